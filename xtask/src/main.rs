@@ -1,0 +1,89 @@
+//! `cargo xtask`: the chores of this workspace, each one command.
+//!
+//! Owns the order and wording of the checks that every change must pass (`ci`), the rules the
+//! compiler does not hold (`tidy`), and the files that other programs produce for our tests
+//! (`golden`). Does not know any crate of the workspace: it builds in seconds and runs their
+//! binaries and tests as a person at a terminal would.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::print_stdout, reason = "this is a program for the terminal, not a library")]
+
+mod ci;
+mod golden;
+mod tidy;
+mod tree;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand};
+
+/// Chores of the workspace.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Runs every check that a change must pass: fmt, clippy, docs, test, tidy
+    Ci {
+        /// Runs these steps alone, in their usual order
+        #[arg(long, value_delimiter = ',', value_name = "STEP")]
+        only: Vec<ci::Step>,
+    },
+    /// Checks what the compiler does not: sizes, names in Markdown, ignored tests, goldens
+    Tidy,
+    /// Makes the golden files of `data/golden` anew with the pinned PyTorch
+    Golden {
+        /// Python with the packages of `xtask/golden/requirements.txt`; a virtual environment
+        /// under the target folder is made when this is left out
+        #[arg(long, value_name = "PROGRAM")]
+        python: Option<PathBuf>,
+        /// Runs these scripts alone (names without `.py`)
+        #[arg(value_name = "SCRIPT")]
+        scripts: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().task) {
+        Ok(code) => code,
+        Err(error) => {
+            println!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<ExitCode> {
+    let root = workspace_root()?;
+    match task {
+        Task::Ci { only } => ci::run(root, &only),
+        Task::Tidy => tidy::run(root),
+        Task::Golden { python, scripts } => golden::run(root, python.as_deref(), &scripts).map(|()| ExitCode::SUCCESS),
+    }
+}
+
+/// The folder of the root `Cargo.toml`: the parent of this package.
+fn workspace_root() -> Result<&'static Path> {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the package of xtask must lie in a folder of the workspace")
+}
+
+/// The folder cargo builds into, for files that must not be in the repository.
+fn target_folder(root: &Path) -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |path| root.join(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        super::Cli::command().debug_assert();
+    }
+}
