@@ -1,0 +1,149 @@
+//! Batch normalisation fused with what follows it: one pass forward, two passes backward.
+
+mod op;
+mod passes;
+mod statistics;
+
+use candle_core::{Result, Tensor};
+
+use crate::error::KernelError;
+use crate::storage::{option_error, require_f32, require_shape, shape_error};
+use op::{BatchNorm, Source};
+pub use statistics::BatchStatistics;
+
+const TRAIN: &str = "batch_norm_train";
+const EVAL: &str = "batch_norm_eval";
+
+/// What follows the normalisation, within the same pass over memory.
+#[derive(Debug, Clone, Copy)]
+pub enum Epilogue<'a> {
+    /// Nothing: `bn(x)`.
+    Identity,
+    /// `relu(bn(x))`.
+    Relu,
+    /// `scale · relu(bn(x)) + shortcut`: BaseNet's residual.
+    ReluScaleAdd {
+        /// Factor of the residual branch.
+        scale: f32,
+        /// Same shape as `x`.
+        shortcut: &'a Tensor,
+    },
+    /// `relu(bn(x) + shortcut)`: ResNet's residual.
+    AddRelu {
+        /// Same shape as `x`.
+        shortcut: &'a Tensor,
+    },
+}
+
+impl<'a> Epilogue<'a> {
+    fn shortcut(&self) -> Option<&'a Tensor> {
+        match *self {
+            Self::Identity | Self::Relu => None,
+            Self::ReluScaleAdd { shortcut, .. } | Self::AddRelu { shortcut } => Some(shortcut),
+        }
+    }
+
+    fn kind(&self) -> passes::Kind {
+        match *self {
+            Self::Identity => passes::Kind::Identity,
+            Self::Relu => passes::Kind::Relu,
+            Self::ReluScaleAdd { scale, .. } => passes::Kind::ReluScaleAdd { scale },
+            Self::AddRelu { .. } => passes::Kind::AddRelu,
+        }
+    }
+}
+
+/// Batch normalisation by the statistics of this batch (Ioffe and Szegedy 2015), with its epilogue.
+///
+/// Differentiable with respect to `x`, `gamma`, `beta` and the epilogue's shortcut. Kept for the
+/// backward pass are the inputs and two numbers per channel; no normalised copy. The gradient of
+/// ReLU at 0 is 0.
+///
+/// # Shapes
+/// `x` `[..., c]` · `gamma`, `beta` `[c]` · returns the shape of `x` and the [`BatchStatistics`], f32.
+///
+/// # Errors
+/// One value per channel, shapes that do not fit together, a negative `eps`, another element type or device.
+pub fn batch_norm_train(
+    x: &Tensor,
+    gamma: &Tensor,
+    beta: &Tensor,
+    eps: f64,
+    epilogue: Epilogue<'_>,
+) -> Result<(Tensor, BatchStatistics)> {
+    check(TRAIN, x, gamma, beta, eps, &epilogue)?;
+    let channels = gamma.elem_count();
+    if x.elem_count() / channels.max(1) < 2 {
+        return Err(KernelError::SingleValue { found: x.shape().clone() }.into());
+    }
+    let x = x.contiguous()?;
+    let moments = statistics::Moments::of(TRAIN, &x, channels)?;
+    let batch = moments.to_statistics()?;
+    let y = normalise(TRAIN, &x, gamma, beta, moments, (eps, Source::Batch), &epilogue)?;
+    Ok((y, batch))
+}
+
+/// Batch normalisation by running statistics, with its epilogue.
+///
+/// Differentiable with respect to `x`, `gamma`, `beta` and the shortcut, so that a network can be
+/// fine-tuned with frozen statistics.
+///
+/// # Shapes
+/// `x` `[..., c]` · `gamma`, `beta`, `running_mean`, `running_variance` `[c]` · returns the shape of `x`, f32.
+///
+/// # Errors
+/// Shapes that do not fit together, a negative `eps`, another element type or device.
+pub fn batch_norm_eval(
+    x: &Tensor,
+    gamma: &Tensor,
+    beta: &Tensor,
+    running_mean: &Tensor,
+    running_variance: &Tensor,
+    eps: f64,
+    epilogue: Epilogue<'_>,
+) -> Result<Tensor> {
+    check(EVAL, x, gamma, beta, eps, &epilogue)?;
+    let channels = [gamma.elem_count()];
+    require_shape(EVAL, "running_mean", running_mean, &channels, "one value per channel")?;
+    require_shape(EVAL, "running_variance", running_variance, &channels, "one value per channel")?;
+    let moments = statistics::Moments::stored(EVAL, running_mean, running_variance)?;
+    let x = x.contiguous()?;
+    normalise(EVAL, &x, gamma, beta, moments, (eps, Source::Running), &epilogue)
+}
+
+fn check(op: &'static str, x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f64, epilogue: &Epilogue<'_>) -> Result<()> {
+    require_f32(op, "x", x)?;
+    require_f32(op, "gamma", gamma)?;
+    require_f32(op, "beta", beta)?;
+    let Some(&channels) = x.dims().last() else {
+        return Err(shape_error(op, "x", x, "[..., c]".into()));
+    };
+    require_shape(op, "gamma", gamma, &[channels], "one value per channel of x")?;
+    require_shape(op, "beta", beta, &[channels], "one value per channel of x")?;
+    if !(eps >= 0.0 && eps.is_finite()) {
+        return Err(option_error(op, "eps", eps, "a finite number, at least 0"));
+    }
+    if let Some(shortcut) = epilogue.shortcut() {
+        require_f32(op, "shortcut", shortcut)?;
+        require_shape(op, "shortcut", shortcut, x.dims(), "the shape of x")?;
+    }
+    Ok(())
+}
+
+fn normalise(
+    name: &'static str,
+    x: &Tensor,
+    gamma: &Tensor,
+    beta: &Tensor,
+    moments: statistics::Moments,
+    (eps, source): (f64, Source),
+    epilogue: &Epilogue<'_>,
+) -> Result<Tensor> {
+    // One tensor for both parameters, so that the op fits candle's three inputs.
+    let parameters = Tensor::stack(&[gamma, beta], 0)?;
+    let op = BatchNorm::new(name, moments, eps, source, epilogue.kind());
+    match epilogue.shortcut() {
+        None => x.apply_op2(&parameters, op),
+        Some(shortcut) => x.apply_op3(&shortcut.contiguous()?, &parameters, op),
+    }
+}

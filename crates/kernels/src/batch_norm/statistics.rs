@@ -1,0 +1,110 @@
+use candle_core::{Result, Tensor};
+use rayon::prelude::*;
+
+use crate::error::KernelError;
+use crate::reduce::chunk_rows;
+use crate::storage::{option_error, tensor, view};
+use crate::update::ema_step;
+
+/// Mean and variance of one batch, without history.
+#[derive(Debug, Clone)]
+pub struct BatchStatistics {
+    /// Mean per channel, `[c]`.
+    pub mean: Tensor,
+    /// Biased variance per channel (divided by `count`), `[c]`.
+    pub variance: Tensor,
+    /// Values per channel.
+    pub count: usize,
+}
+
+impl BatchStatistics {
+    /// Moves running statistics towards this batch, in place:
+    /// `running = (1 − momentum) · running + momentum · batch`, with the unbiased variance, as PyTorch does.
+    ///
+    /// # Shapes
+    /// `running_mean`, `running_variance` `[c]`, f32.
+    ///
+    /// # Errors
+    /// A momentum outside `0.0..=1.0`, shapes that do not fit, tensors that are not dense f32 on the CPU.
+    pub fn update_running(&self, running_mean: &Tensor, running_variance: &Tensor, momentum: f64) -> Result<()> {
+        if !(0.0..=1.0).contains(&momentum) {
+            return Err(option_error("update_running", "momentum", momentum, "0.0..=1.0"));
+        }
+        let unbiased = self.count as f64 / (self.count as f64 - 1.0);
+        ema_step(running_mean, &self.mean, 1.0 - momentum)?;
+        ema_step(running_variance, &self.variance.affine(unbiased, 0.0)?, 1.0 - momentum)
+    }
+}
+
+/// Count, mean and summed squared deviation per channel, in f64.
+#[derive(Debug, Clone)]
+pub(super) struct Moments {
+    pub(super) count: usize,
+    pub(super) mean: Vec<f64>,
+    squares: Vec<f64>,
+}
+
+impl Moments {
+    /// Moments of the batch: two passes over chunks that stay in the cache, chunks merged in order
+    /// (Chan, Golub and LeVeque 1979), so that a large mean costs no digits of the variance.
+    pub(super) fn of(op: &'static str, x: &Tensor, channels: usize) -> Result<Self> {
+        let values = view(op, "x", x)?;
+        let parts: Vec<Self> =
+            values.par_chunks(chunk_rows(channels) * channels).map(|rows| Self::of_chunk(rows, channels)).collect();
+        let empty = Self { count: 0, mean: vec![0.0; channels], squares: vec![0.0; channels] };
+        Ok(parts.iter().fold(empty, Self::merge))
+    }
+
+    fn of_chunk(rows: &[f32], channels: usize) -> Self {
+        let count = rows.len() / channels;
+        let sums = super::passes::sum_rows(rows, channels, |_, value| value);
+        let mean: Vec<f32> = sums.iter().map(|sum| (sum / count as f64) as f32).collect();
+        let deviation = |channel: usize, value: f32| value - mean[channel];
+        let first = super::passes::sum_rows(rows, channels, deviation);
+        let second = super::passes::sum_rows(rows, channels, |channel, value| {
+            let deviation = deviation(channel, value);
+            deviation * deviation
+        });
+        let correct = |(&first, &second): (&f64, &f64)| second - first * first / count as f64;
+        let squares = first.iter().zip(&second).map(correct).collect();
+        // The rounded mean was only a shift; what it missed is in the first-order sums.
+        let mean = mean.iter().zip(&first).map(|(&mean, first)| f64::from(mean) + first / count as f64);
+        Self { count, mean: mean.collect(), squares }
+    }
+
+    fn merge(mut self, other: &Self) -> Self {
+        let (own, new) = (self.count as f64, other.count as f64);
+        let total = own + new;
+        for channel in 0..self.mean.len() {
+            let delta = other.mean[channel] - self.mean[channel];
+            self.mean[channel] += delta * new / total;
+            self.squares[channel] += other.squares[channel] + delta * delta * own * new / total;
+        }
+        self.count += other.count;
+        self
+    }
+
+    /// Takes running statistics in place of a batch's.
+    pub(super) fn stored(op: &'static str, mean: &Tensor, variance: &Tensor) -> Result<Self> {
+        let (mean, variance) = (mean.contiguous()?, variance.contiguous()?);
+        let widen = |values: &[f32]| values.iter().map(|&value| f64::from(value)).collect();
+        let variance = view(op, "running_variance", &variance)?;
+        let mean = widen(&view(op, "running_mean", &mean)?);
+        Ok(Self { count: 1, mean, squares: widen(&variance) })
+    }
+
+    /// Biased variance of one channel.
+    pub(super) fn variance(&self, channel: usize) -> f64 {
+        self.squares[channel].max(0.0) / self.count as f64
+    }
+
+    pub(super) fn to_statistics(&self) -> Result<BatchStatistics> {
+        let channels = self.mean.len();
+        if self.count < 2 {
+            return Err(KernelError::SingleValue { found: channels.into() }.into());
+        }
+        let mean = self.mean.iter().map(|&mean| mean as f32).collect();
+        let variance = (0..channels).map(|channel| self.variance(channel) as f32).collect();
+        Ok(BatchStatistics { mean: tensor(mean, channels)?, variance: tensor(variance, channels)?, count: self.count })
+    }
+}

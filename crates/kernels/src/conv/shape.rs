@@ -1,0 +1,94 @@
+use candle_core::{Result, Tensor};
+
+use crate::geometry::ConvGeometry;
+use crate::storage::{option_error, shape_error};
+
+/// Every size of one convolution, checked once.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ConvShape {
+    pub(crate) images: usize,
+    pub(crate) input: [usize; 2],
+    pub(crate) output: [usize; 2],
+    pub(crate) c_in: usize,
+    pub(crate) c_out: usize,
+    pub(crate) kernel: [usize; 2],
+    pub(crate) geometry: ConvGeometry,
+}
+
+impl ConvShape {
+    /// Reads the sizes off `x` `[n, h, w, c_in]` and `w` `[c_out, c_in / groups, kh, kw]`.
+    pub(crate) fn new(op: &'static str, x: &Tensor, w: &Tensor, geometry: &ConvGeometry) -> Result<Self> {
+        geometry.validate(op)?;
+        let &[images, height, width, c_in] = x.dims() else {
+            return Err(shape_error(op, "x", x, "[n, h, w, c_in]".into()));
+        };
+        let &[c_out, c_group, kh, kw] = w.dims() else {
+            return Err(shape_error(op, "w", w, "[c_out, c_in / groups, kh, kw]".into()));
+        };
+        let groups = geometry.groups;
+        if c_in % groups != 0 || c_out % groups != 0 {
+            let expected = format!("a divisor of c_in = {c_in} and of c_out = {c_out}");
+            return Err(option_error(op, "groups", groups, expected));
+        }
+        if c_group * groups != c_in || kh == 0 || kw == 0 {
+            let expected = format!("[c_out, {}, kh, kw] for {c_in} channels in {groups} groups", c_in / groups);
+            return Err(shape_error(op, "w", w, expected));
+        }
+        let (input, kernel) = ([height, width], [kh, kw]);
+        let mut output = [0; 2];
+        for axis in 0..2 {
+            let span = geometry.dilation[axis] * (kernel[axis] - 1) + 1;
+            let Some(free) = (input[axis] + 2 * geometry.padding[axis]).checked_sub(span) else {
+                let expected = format!(
+                    "an image that covers the {span} pixels the window spans along axis {axis}, padding included"
+                );
+                return Err(shape_error(op, "x", x, expected));
+            };
+            output[axis] = free / geometry.stride[axis] + 1;
+        }
+        Ok(Self { images, input, output, c_in, c_out, kernel, geometry: *geometry })
+    }
+
+    /// Pixels of one input image.
+    pub(crate) fn input_pixels(&self) -> usize {
+        self.input[0] * self.input[1]
+    }
+
+    /// Pixels of one output image.
+    pub(crate) fn output_pixels(&self) -> usize {
+        self.output[0] * self.output[1]
+    }
+
+    /// Input channels of one group.
+    pub(crate) fn group_in(&self) -> usize {
+        self.c_in / self.geometry.groups
+    }
+
+    /// Output channels of one group.
+    pub(crate) fn group_out(&self) -> usize {
+        self.c_out / self.geometry.groups
+    }
+
+    /// Taps of the window.
+    pub(crate) fn taps(&self) -> usize {
+        self.kernel[0] * self.kernel[1]
+    }
+
+    /// Values of one window within one group: the depth of the matrix product.
+    pub(crate) fn depth(&self) -> usize {
+        self.taps() * self.group_in()
+    }
+
+    /// A window of one pixel that moves by one pixel: the image is the matrix.
+    pub(crate) fn is_pointwise(&self) -> bool {
+        let geometry = &self.geometry;
+        self.kernel == [1, 1] && geometry.stride == [1, 1] && geometry.padding == [0, 0]
+    }
+
+    /// Input position under tap `tap` of window `window` along `axis`; `None` in the padding.
+    pub(crate) fn source(&self, axis: usize, window: usize, tap: usize) -> Option<usize> {
+        let geometry = &self.geometry;
+        let position = window * geometry.stride[axis] + tap * geometry.dilation[axis];
+        position.checked_sub(geometry.padding[axis]).filter(|&source| source < self.input[axis])
+    }
+}

@@ -1,0 +1,63 @@
+//! The training ops that candle lacks, gets wrong or does slowly, each with a gradient that is right.
+//!
+//! **Owns** convolution, batch normalisation, pooling, the linear layer, ReLU, cross-entropy and the
+//! updates of optimizers, as functions on [`candle_core::Tensor`] that attach to candle's autograd.
+//! **Does not know** models, training loops, data or files.
+//!
+//! Activations are channels-last, `[n, h, w, c]`; weights are `[c_out, c_in / groups, kh, kw]`.
+//! Ops take f32 on the CPU; anything else is refused by name. Every sum has an order that follows
+//! from the shapes alone, so results are the same bits for any number of threads. Gradients come back
+//! without history, and those that nobody asks for are not computed.
+//!
+//! Read in this order: [`ConvGeometry`] and [`conv2d`]; [`Epilogue`], [`batch_norm_train`] and
+//! [`BatchStatistics`]; [`PoolGeometry`] and the pools; [`linear`], [`relu`], [`flatten_chw`];
+//! [`cross_entropy`]; [`SgdStep`] and [`sgd_step`].
+//!
+//! ```
+//! use candle_core::{Device, Tensor, Var};
+//! use taper_kernels::{ConvGeometry, Epilogue, batch_norm_train, conv2d, global_avg_pool};
+//!
+//! # fn main() -> candle_core::Result<()> {
+//! let images = Tensor::rand(0f32, 1f32, (2, 8, 8, 3), &Device::Cpu)?;
+//! let w = Var::rand(-0.2f32, 0.2f32, (4, 3, 3, 3), &Device::Cpu)?;
+//! let (gamma, beta) = (Var::ones(4, w.dtype(), &Device::Cpu)?, Var::zeros(4, w.dtype(), &Device::Cpu)?);
+//! let y = conv2d(&images, &w, None, &ConvGeometry::same(3))?;
+//! let (y, statistics) = batch_norm_train(&y, &gamma, &beta, 1e-5, Epilogue::Relu)?;
+//! assert_eq!(statistics.count, 2 * 8 * 8);
+//! let gradients = global_avg_pool(&y)?.sum_all()?.backward()?;
+//! assert_eq!(gradients.get(&w).map(|gradient| gradient.dims()), Some(w.dims()));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! There are no features yet. Read `taper-models` next: it builds networks from these ops.
+
+// The matrix products and vector loops need raw pointers; each block says why it is sound.
+#![allow(unsafe_code)]
+
+mod batch_norm;
+mod conv;
+mod error;
+mod flatten;
+mod geometry;
+mod linear;
+mod loss;
+mod matrix;
+mod pool;
+mod reduce;
+mod relu;
+mod scratch;
+mod storage;
+mod update;
+
+pub use batch_norm::{BatchStatistics, Epilogue, batch_norm_eval, batch_norm_train};
+pub use conv::conv2d;
+pub use error::KernelError;
+pub use flatten::flatten_chw;
+pub use geometry::{ConvGeometry, Padding, PoolGeometry, Rounding};
+pub use linear::linear;
+pub use loss::{cross_entropy, cross_entropy_soft};
+pub use pool::{avg_pool2d, global_avg_pool, max_pool2d};
+pub use reduce::sum_of_squares;
+pub use relu::relu;
+pub use update::{AdamWStep, Momentum, SgdStep, adamw_step, ema_step, sgd_step};

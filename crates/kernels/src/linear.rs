@@ -1,0 +1,169 @@
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
+use rayon::prelude::*;
+
+use crate::matrix::{Matrix, Write, multiply};
+use crate::reduce::column_sums;
+use crate::storage::{require_f32, require_shape, shape_error, slice, tensor, view};
+
+const OP: &str = "linear";
+
+/// The work of each product is cut into this many pieces at most, whatever the number of threads.
+const MAX_PIECES: usize = 16;
+
+/// Affine map of each row: `x · wᵀ + bias`.
+///
+/// # Shapes
+/// `x` `[n, k]` · `w` `[out, k]` · `bias` `[out]` · returns `[n, out]`, f32.
+///
+/// # Errors
+/// Shapes that do not fit together, another element type or device.
+pub fn linear(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    require_f32(OP, "x", x)?;
+    require_f32(OP, "w", w)?;
+    let &[rows, inner] = x.dims() else {
+        return Err(shape_error(OP, "x", x, "[n, k]".into()));
+    };
+    let &[columns, w_inner] = w.dims() else {
+        return Err(shape_error(OP, "w", w, "[out, k]".into()));
+    };
+    if inner != w_inner {
+        return Err(shape_error(OP, "w", w, format!("[out, {inner}], as x has {inner} columns")));
+    }
+    let op = Linear { rows, inner, columns };
+    let (x, w) = (x.contiguous()?, w.contiguous()?);
+    match bias {
+        None => x.apply_op2(&w, op),
+        Some(bias) => {
+            require_f32(OP, "bias", bias)?;
+            require_shape(OP, "bias", bias, &[columns], "one value per output")?;
+            x.apply_op3(&w, &bias.contiguous()?, op)
+        }
+    }
+}
+
+struct Linear {
+    rows: usize,
+    inner: usize,
+    columns: usize,
+}
+
+impl Linear {
+    /// The long inner axis is cut, because batch and outputs are short; pieces are added in order.
+    fn forward(&self, x: &[f32], w: &[f32], bias: Option<&[f32]>) -> (CpuStorage, Shape) {
+        let &Self { rows, inner, columns } = self;
+        let piece = inner.div_ceil(MAX_PIECES).max(256);
+        let starts: Vec<usize> = (0..inner).step_by(piece).collect();
+        let partials: Vec<Vec<f32>> = starts
+            .into_par_iter()
+            .map(|start| {
+                let mut partial = vec![0.0; rows * columns];
+                let size = [rows, columns, piece.min(inner - start)];
+                let left = Matrix::rows(x.get(start..).unwrap_or(&[]), inner);
+                let right = Matrix::rows(&w[start.min(w.len())..], inner).transposed();
+                multiply(size, &mut partial, columns, Write::Replace, left, right);
+                partial
+            })
+            .collect();
+        let mut y: Vec<f32> = match bias {
+            Some(bias) => bias.repeat(rows),
+            None => vec![0.0; rows * columns],
+        };
+        for partial in partials {
+            y.iter_mut().zip(&partial).for_each(|(y, value)| *y += value);
+        }
+        (CpuStorage::F32(y), (rows, columns).into())
+    }
+
+    fn backward(&self, x: &Tensor, w: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let dy = view(OP, "gradient", dy)?;
+        let dx = match x.track_op() {
+            true => Some(tensor(self.input_gradient(&view(OP, "w", w)?, &dy), x.shape())?),
+            false => None,
+        };
+        let dw = match w.track_op() {
+            true => Some(tensor(self.weight_gradient(&view(OP, "x", x)?, &dy), w.shape())?),
+            false => None,
+        };
+        Ok((dx, dw))
+    }
+
+    fn input_gradient(&self, w: &[f32], dy: &[f32]) -> Vec<f32> {
+        let &Self { rows, inner, columns } = self;
+        let piece = rows.div_ceil(MAX_PIECES).max(1);
+        let mut dx = vec![0.0; rows * inner];
+        dx.par_chunks_mut((piece * inner).max(1)).enumerate().for_each(|(index, dx)| {
+            let left = Matrix::rows(&dy[index * piece * columns..], columns);
+            let size = [dx.len() / inner, inner, columns];
+            multiply(size, dx, inner, Write::Replace, left, Matrix::rows(w, inner));
+        });
+        dx
+    }
+
+    fn weight_gradient(&self, x: &[f32], dy: &[f32]) -> Vec<f32> {
+        let &Self { rows, inner, columns } = self;
+        let piece = columns.div_ceil(MAX_PIECES).max(1);
+        let mut dw = vec![0.0; columns * inner];
+        dw.par_chunks_mut((piece * inner).max(1)).enumerate().for_each(|(index, dw)| {
+            let left = Matrix::rows(&dy[(index * piece).min(dy.len())..], columns).transposed();
+            let size = [dw.len() / inner, inner, rows];
+            multiply(size, dw, inner, Write::Replace, left, Matrix::rows(x, inner));
+        });
+        dw
+    }
+}
+
+impl CustomOp2 for Linear {
+    fn name(&self) -> &'static str {
+        OP
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        w: &CpuStorage,
+        w_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        Ok(self.forward(slice(OP, "x", x, x_layout)?, slice(OP, "w", w, w_layout)?, None))
+    }
+
+    fn bwd(&self, x: &Tensor, w: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        self.backward(x, w, &dy.contiguous()?)
+    }
+}
+
+impl CustomOp3 for Linear {
+    fn name(&self) -> &'static str {
+        OP
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        w: &CpuStorage,
+        w_layout: &Layout,
+        bias: &CpuStorage,
+        bias_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let bias = slice(OP, "bias", bias, bias_layout)?;
+        Ok(self.forward(slice(OP, "x", x, x_layout)?, slice(OP, "w", w, w_layout)?, Some(bias)))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        bias: &Tensor,
+        _y: &Tensor,
+        dy: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let dy = dy.contiguous()?;
+        let (dx, dw) = self.backward(x, w, &dy)?;
+        let db = match bias.track_op() {
+            true => Some(column_sums(OP, &dy)?),
+            false => None,
+        };
+        Ok((dx, dw, db))
+    }
+}

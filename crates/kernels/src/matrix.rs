@@ -1,0 +1,82 @@
+//! A safe face of the `gemm` crate: strided views whose bounds are checked once per product.
+
+/// A matrix of f32 over a slice, with its strides in elements.
+#[derive(Clone, Copy)]
+pub(crate) struct Matrix<'a> {
+    /// First element is element (0, 0).
+    pub(crate) values: &'a [f32],
+    /// Distance between rows.
+    pub(crate) row_stride: usize,
+    /// Distance between columns.
+    pub(crate) column_stride: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// Rows of `stride` elements, one after the other.
+    pub(crate) fn rows(values: &'a [f32], stride: usize) -> Self {
+        Self { values, row_stride: stride, column_stride: 1 }
+    }
+
+    /// The same elements with rows and columns exchanged.
+    pub(crate) fn transposed(self) -> Self {
+        let Self { values, row_stride, column_stride } = self;
+        Self { values, row_stride: column_stride, column_stride: row_stride }
+    }
+
+    fn covers(&self, rows: usize, columns: usize) -> bool {
+        rows == 0
+            || columns == 0
+            || (rows - 1) * self.row_stride + (columns - 1) * self.column_stride < self.values.len()
+    }
+}
+
+/// Whether a product replaces what the destination holds or is added to it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Write {
+    Replace,
+    Add,
+}
+
+/// `destination (+)= left × right` with `[m, k] × [k, n]`; destination rows are `stride` apart.
+///
+/// One thread: callers split the work in fixed pieces, so that the order of sums never depends on
+/// the number of threads.
+pub(crate) fn multiply(
+    [m, n, k]: [usize; 3],
+    destination: &mut [f32],
+    stride: usize,
+    write: Write,
+    left: Matrix<'_>,
+    right: Matrix<'_>,
+) {
+    if m == 0 || n == 0 {
+        return;
+    }
+    assert!(left.covers(m, k) && right.covers(k, n), "operand of a matrix product is too short");
+    assert!(n <= stride && (m - 1) * stride + n <= destination.len(), "destination of a matrix product is too short");
+    // SAFETY: the two assertions above bound every element that the product reads and writes;
+    // `destination` is exclusively borrowed and its rows do not overlap (`n <= stride`).
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            destination.as_mut_ptr(),
+            1,
+            stride as isize,
+            write == Write::Add,
+            left.values.as_ptr(),
+            left.column_stride as isize,
+            left.row_stride as isize,
+            right.values.as_ptr(),
+            right.column_stride as isize,
+            right.row_stride as isize,
+            1.0,
+            1.0,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
+}

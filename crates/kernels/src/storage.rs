@@ -1,0 +1,126 @@
+use std::ops::Deref;
+
+use candle_core::{CpuStorage, DType, Device, Layout, Result, Shape, Storage, StorageRef, Tensor};
+
+use crate::error::KernelError;
+
+/// Refuses tensors that the CPU f32 kernels cannot take.
+///
+/// This is the one place that decides on device and element type: a new backend or bf16 starts here.
+pub(crate) fn require_f32(op: &'static str, argument: &'static str, tensor: &Tensor) -> Result<()> {
+    require(op, argument, tensor, DType::F32)
+}
+
+/// Refuses tensors of another element type than `expected`, or on another device than the CPU.
+pub(crate) fn require(op: &'static str, argument: &'static str, tensor: &Tensor, expected: DType) -> Result<()> {
+    if !tensor.device().is_cpu() {
+        return Err(KernelError::Device { op, argument }.into());
+    }
+    if tensor.dtype() != expected {
+        let found = tensor.dtype();
+        return Err(KernelError::ElementType { op, argument, found, expected }.into());
+    }
+    Ok(())
+}
+
+/// Refuses tensors of another shape than `expected`; `meaning` says what the shape stands for.
+pub(crate) fn require_shape(
+    op: &'static str,
+    argument: &'static str,
+    tensor: &Tensor,
+    expected: &[usize],
+    meaning: &str,
+) -> Result<()> {
+    if tensor.dims() == expected {
+        return Ok(());
+    }
+    Err(shape_error(op, argument, tensor, format!("{expected:?} ({meaning})")))
+}
+
+/// An error that says which shape was found and, in words, which was expected.
+pub(crate) fn shape_error(
+    op: &'static str,
+    argument: &'static str,
+    tensor: &Tensor,
+    expected: String,
+) -> candle_core::Error {
+    let found = tensor.shape().clone();
+    KernelError::ArgumentShape { op, argument, found, expected }.into()
+}
+
+/// An error about an option outside its range.
+pub(crate) fn option_error(
+    op: &'static str,
+    option: &'static str,
+    found: impl ToString,
+    expected: impl Into<String>,
+) -> candle_core::Error {
+    let (found, expected) = (found.to_string(), expected.into());
+    KernelError::OptionValue { op, option, found, expected }.into()
+}
+
+/// The elements of a contiguous CPU tensor, held under the tensor's read lock.
+pub(crate) struct View<'a> {
+    storage: StorageRef<'a>,
+    start: usize,
+    end: usize,
+}
+
+impl Deref for View<'_> {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        match &*self.storage {
+            Storage::Cpu(CpuStorage::F32(values)) => &values[self.start..self.end],
+            // `view` has checked device and element type.
+            _ => &[],
+        }
+    }
+}
+
+/// Locks a contiguous f32 tensor for reading.
+pub(crate) fn view<'a>(op: &'static str, argument: &'static str, tensor: &'a Tensor) -> Result<View<'a>> {
+    require_f32(op, argument, tensor)?;
+    let (storage, layout) = tensor.storage_and_layout();
+    let Some((start, end)) = layout.contiguous_offsets() else {
+        return Err(KernelError::NotContiguous { op, argument }.into());
+    };
+    Ok(View { storage, start, end })
+}
+
+/// The elements behind a contiguous layout, as handed to a custom op.
+pub(crate) fn slice<'a>(
+    op: &'static str,
+    argument: &'static str,
+    storage: &'a CpuStorage,
+    layout: &Layout,
+) -> Result<&'a [f32]> {
+    let Some((start, end)) = layout.contiguous_offsets() else {
+        return Err(KernelError::NotContiguous { op, argument }.into());
+    };
+    Ok(&storage.as_slice::<f32>()?[start..end])
+}
+
+/// As [`slice`], for the tensor that an in-place op writes.
+pub(crate) fn slice_mut<'a>(
+    op: &'static str,
+    argument: &'static str,
+    storage: &'a mut CpuStorage,
+    layout: &Layout,
+) -> Result<&'a mut [f32]> {
+    let Some((start, end)) = layout.contiguous_offsets() else {
+        return Err(KernelError::NotContiguous { op, argument }.into());
+    };
+    match storage {
+        CpuStorage::F32(values) => Ok(&mut values[start..end]),
+        other => {
+            let found = candle_core::backend::BackendStorage::dtype(other);
+            Err(KernelError::ElementType { op, argument, found, expected: DType::F32 }.into())
+        }
+    }
+}
+
+/// A new tensor without history.
+pub(crate) fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> Result<Tensor> {
+    Tensor::from_vec(values, shape.into(), &Device::Cpu)
+}

@@ -1,0 +1,214 @@
+//! Optimizer steps in place: one or two passes over each parameter, no temporary tensors.
+
+use candle_core::{CpuStorage, InplaceOp2, InplaceOp3, Layout, Result, Tensor};
+use rayon::prelude::*;
+
+use crate::reduce::chunk_rows;
+use crate::storage::{option_error, require_f32, require_shape, slice, slice_mut};
+
+/// How past gradients enter a step of SGD.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Momentum {
+    /// Not at all; the momentum buffer is left alone.
+    None,
+    /// `buffer = momentum · buffer + gradient`, step along the buffer (Polyak 1964).
+    Heavy {
+        /// Factor of the past, `0.0..1.0`.
+        momentum: f64,
+    },
+    /// The same buffer, step along `gradient + momentum · buffer` (Sutskever et al. 2013, as PyTorch writes it).
+    Nesterov {
+        /// Factor of the past, `0.0..1.0`.
+        momentum: f64,
+    },
+}
+
+/// Numbers of one SGD step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SgdStep {
+    /// Learning rate.
+    pub lr: f64,
+    /// How past gradients enter.
+    pub momentum: Momentum,
+    /// Added to the gradient as `weight_decay · parameter` (not decoupled), as in PyTorch.
+    pub weight_decay: f64,
+}
+
+/// Numbers of one AdamW step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamWStep {
+    /// Learning rate.
+    pub lr: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Decoupled: the parameter shrinks by `lr · weight_decay`.
+    pub weight_decay: f64,
+    /// Number of this update for the bias correction, from 1.
+    pub step: usize,
+}
+
+/// One step of stochastic gradient descent on one parameter, in place.
+///
+/// `momentum_buffer` starts as zeros and belongs to the optimizer's state.
+///
+/// # Shapes
+/// All three tensors have one shape, f32; `param` and `momentum_buffer` are dense.
+///
+/// # Errors
+/// Shapes, element types or devices that do not fit; an aliased or strided destination.
+pub fn sgd_step(param: &Tensor, grad: &Tensor, momentum_buffer: &Tensor, step: SgdStep) -> Result<()> {
+    const OP: &str = "sgd_step";
+    check(OP, param, &[("grad", grad), ("momentum_buffer", momentum_buffer)])?;
+    let grad = grad.detach().contiguous()?;
+    let (lr, decay) = (step.lr as f32, step.weight_decay as f32);
+    match step.momentum {
+        Momentum::None => {
+            let descend = move |param: &mut f32, grad: f32| *param -= lr * (grad + decay * *param);
+            param.inplace_op2(&grad, &Update(OP, descend))
+        }
+        Momentum::Heavy { momentum } => {
+            accumulate(momentum_buffer, &grad, param, momentum as f32, decay)?;
+            let descend = move |param: &mut f32, buffer: f32| *param -= lr * buffer;
+            param.inplace_op2(momentum_buffer, &Update(OP, descend))
+        }
+        Momentum::Nesterov { momentum } => {
+            accumulate(momentum_buffer, &grad, param, momentum as f32, decay)?;
+            let momentum = momentum as f32;
+            let descend = move |param: &mut f32, grad: f32, buffer: f32| {
+                *param -= lr * (grad + decay * *param + momentum * buffer);
+            };
+            param.inplace_op3(&grad, momentum_buffer, &Update(OP, descend))
+        }
+    }
+}
+
+fn accumulate(buffer: &Tensor, grad: &Tensor, param: &Tensor, momentum: f32, decay: f32) -> Result<()> {
+    let accumulate = move |buffer: &mut f32, grad: f32, param: f32| {
+        *buffer = momentum * *buffer + (grad + decay * param);
+    };
+    buffer.inplace_op3(grad, param, &Update("sgd_step", accumulate))
+}
+
+/// One step of AdamW (Loshchilov and Hutter 2019) on one parameter, in place.
+///
+/// `first_moment` and `second_moment` start as zeros and belong to the optimizer's state.
+///
+/// # Shapes
+/// All four tensors have one shape, f32; all but `grad` are dense.
+///
+/// # Errors
+/// A step of 0; shapes, element types or devices that do not fit; an aliased or strided destination.
+pub fn adamw_step(
+    param: &Tensor,
+    grad: &Tensor,
+    first_moment: &Tensor,
+    second_moment: &Tensor,
+    step: AdamWStep,
+) -> Result<()> {
+    const OP: &str = "adamw_step";
+    let moments = [("first_moment", first_moment), ("second_moment", second_moment)];
+    check(OP, param, &[("grad", grad), moments[0], moments[1]])?;
+    if step.step == 0 {
+        return Err(option_error(OP, "step", 0, "at least 1; the first update is step 1"));
+    }
+    let grad = grad.detach().contiguous()?;
+    let AdamWStep { lr, beta1, beta2, eps, weight_decay, .. } = step;
+    let correction = |beta: f64| 1.0 - beta.powf(step.step as f64);
+    let (rest1, keep2, rest2) = ((1.0 - beta1) as f32, beta2 as f32, (1.0 - beta2) as f32);
+    let first = move |moment: &mut f32, grad: f32| *moment += rest1 * (grad - *moment);
+    let second = move |moment: &mut f32, grad: f32| *moment = keep2 * *moment + rest2 * grad * grad;
+    first_moment.inplace_op2(&grad, &Update(OP, first))?;
+    second_moment.inplace_op2(&grad, &Update(OP, second))?;
+    let (shrink, size) = ((1.0 - lr * weight_decay) as f32, (lr / correction(beta1)) as f32);
+    let (root, eps) = (correction(beta2).sqrt() as f32, eps as f32);
+    let descend = move |param: &mut f32, first: f32, second: f32| {
+        *param = shrink * *param - size * (first / (second.sqrt() / root + eps));
+    };
+    param.inplace_op3(first_moment, second_moment, &Update(OP, descend))
+}
+
+/// Moves an exponential moving average towards a parameter, in place:
+/// `average = decay · average + (1 − decay) · param`.
+///
+/// # Shapes
+/// Both tensors have one shape, f32; `average` is dense.
+///
+/// # Errors
+/// `decay` outside `0.0..=1.0`; shapes, element types or devices that do not fit; an aliased or strided destination.
+pub fn ema_step(average: &Tensor, param: &Tensor, decay: f64) -> Result<()> {
+    const OP: &str = "ema_step";
+    require_f32(OP, "average", average)?;
+    check(OP, average, &[("param", param)])?;
+    if !(0.0..=1.0).contains(&decay) {
+        return Err(option_error(OP, "decay", decay, "0.0..=1.0"));
+    }
+    let (keep, rest) = (decay as f32, (1.0 - decay) as f32);
+    let blend = move |average: &mut f32, param: f32| *average = keep * *average + rest * param;
+    average.inplace_op2(&param.detach().contiguous()?, &Update(OP, blend))
+}
+
+fn check(op: &'static str, param: &Tensor, others: &[(&'static str, &Tensor)]) -> Result<()> {
+    require_f32(op, "param", param)?;
+    for (argument, other) in others {
+        require_f32(op, argument, other)?;
+        require_shape(op, argument, other, param.dims(), "the shape of the destination")?;
+    }
+    Ok(())
+}
+
+/// Applies a function to each element of the destination and its partners.
+struct Update<F>(&'static str, F);
+
+impl<F: Fn(&mut f32, f32) + Sync> InplaceOp2 for Update<F> {
+    fn name(&self) -> &'static str {
+        self.0
+    }
+
+    fn cpu_fwd(
+        &self,
+        target: &mut CpuStorage,
+        target_layout: &Layout,
+        source: &CpuStorage,
+        source_layout: &Layout,
+    ) -> Result<()> {
+        let target = slice_mut(self.0, "destination", target, target_layout)?;
+        let source = slice(self.0, "source", source, source_layout)?;
+        let chunk = chunk_rows(1);
+        target.par_chunks_mut(chunk).zip(source.par_chunks(chunk)).for_each(|(target, source)| {
+            target.iter_mut().zip(source).for_each(|(target, &source)| (self.1)(target, source));
+        });
+        Ok(())
+    }
+}
+
+impl<F: Fn(&mut f32, f32, f32) + Sync> InplaceOp3 for Update<F> {
+    fn name(&self) -> &'static str {
+        self.0
+    }
+
+    fn cpu_fwd(
+        &self,
+        target: &mut CpuStorage,
+        target_layout: &Layout,
+        first: &CpuStorage,
+        first_layout: &Layout,
+        second: &CpuStorage,
+        second_layout: &Layout,
+    ) -> Result<()> {
+        let target = slice_mut(self.0, "destination", target, target_layout)?;
+        let first = slice(self.0, "source", first, first_layout)?;
+        let second = slice(self.0, "source", second, second_layout)?;
+        let chunk = chunk_rows(1);
+        let sources = first.par_chunks(chunk).zip(second.par_chunks(chunk));
+        target.par_chunks_mut(chunk).zip(sources).for_each(|(target, (first, second))| {
+            for ((target, &first), &second) in target.iter_mut().zip(first).zip(second) {
+                (self.1)(target, first, second);
+            }
+        });
+        Ok(())
+    }
+}
