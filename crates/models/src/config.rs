@@ -1,0 +1,85 @@
+//! An architecture as data: what a config file says, what a weights file carries.
+
+use candle_nn::{ModuleT, VarBuilder};
+use serde::{Deserialize, Serialize};
+
+use crate::basenet::HEAD_UNITS;
+use crate::{BaseNet, BaseNetConfig, ModelError, Shortcut};
+
+/// Every architecture this crate builds, by name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "name", rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum ModelConfig {
+    /// The report's residual network.
+    BaseNet(BaseNetConfig),
+}
+
+/// What a model costs, for one image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModelCost {
+    /// Trained values: weights, biases, normalisation scales.
+    pub num_parameters: usize,
+    /// Multiply-adds of a forward pass in convolutions and linear layers.
+    pub forward_macs: usize,
+}
+
+impl ModelConfig {
+    /// The names that `name` may have.
+    pub const NAMES: [&str; 1] = ["basenet"];
+
+    /// Finds a configuration that no network can be built from.
+    ///
+    /// # Errors
+    /// Names the key and what would do.
+    pub fn validate(&self) -> Result<(), ModelError> {
+        match self {
+            Self::BaseNet(config) => config.validate(),
+        }
+    }
+
+    /// Builds the network over the variables of `vb`.
+    ///
+    /// # Errors
+    /// A configuration that [`ModelConfig::validate`] refuses, or tensors of another shape in `vb`.
+    pub fn build(&self, num_classes: usize, vb: VarBuilder) -> Result<Box<dyn ModuleT + Send + Sync>, ModelError> {
+        match self {
+            Self::BaseNet(config) => Ok(Box::new(BaseNet::new(config, num_classes, vb)?)),
+        }
+    }
+
+    /// Height and width of the images the network takes, pixels.
+    pub fn input_size(&self) -> [usize; 2] {
+        match self {
+            Self::BaseNet(config) => [config.input_size; 2],
+        }
+    }
+
+    /// Parameters and multiply-adds, counted from the configuration.
+    pub fn cost(&self, num_classes: usize) -> ModelCost {
+        match self {
+            Self::BaseNet(config) => basenet_cost(config, num_classes),
+        }
+    }
+}
+
+fn basenet_cost(config: &BaseNetConfig, num_classes: usize) -> ModelCost {
+    let pixels = config.input_size * config.input_size;
+    let stem = config.channels()[0];
+    // Convolution weights are used once per pixel; batch norms have two values per channel.
+    let mut conv_weights = 9 * 3 * stem;
+    let mut norm_values = 2 * stem;
+    for block in config.blocks() {
+        conv_weights += 9 * block.c_out * (block.c_in + block.c_out) / config.groups;
+        if block.c_in != block.c_out && (config.shortcut == Shortcut::Conv1x1 || block.c_out < block.c_in) {
+            conv_weights += block.c_in * block.c_out;
+        }
+        norm_values += 4 * block.c_out;
+    }
+    let linear_weights = config.head_inputs() * HEAD_UNITS + HEAD_UNITS * num_classes;
+    let head_vectors = HEAD_UNITS + num_classes + 2 * num_classes;
+    ModelCost {
+        num_parameters: conv_weights + norm_values + linear_weights + head_vectors,
+        forward_macs: conv_weights * pixels + linear_weights,
+    }
+}

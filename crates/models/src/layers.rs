@@ -1,0 +1,134 @@
+//! Layers: parameters with PyTorch's names and defaults around the ops of `taper-kernels`.
+
+use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Result, Tensor};
+use candle_nn::{Init, VarBuilder};
+use taper_kernels::{ConvGeometry, Epilogue};
+
+/// A convolution without bias: in this project each one stands before a batch norm, which has one.
+#[derive(Clone, Debug)]
+pub struct Conv2d {
+    weight: Tensor, // [c_out, c_in / groups, kh, kw]
+    geometry: ConvGeometry,
+}
+
+impl Conv2d {
+    /// Weights from `U(±1/√fan_in)`, PyTorch's default (`kaiming_uniform_` with a = √5).
+    ///
+    /// # Errors
+    /// Channels that `groups` does not divide; a weight of another shape in `vb`.
+    pub fn new(c_in: usize, c_out: usize, kernel: usize, geometry: ConvGeometry, vb: VarBuilder) -> Result<Self> {
+        let groups = geometry.groups;
+        if groups == 0 || c_in % groups != 0 || c_out % groups != 0 {
+            candle_core::bail!("a convolution {c_in} -> {c_out} cannot have {groups} groups; choose a common divisor");
+        }
+        let weight = uniform_by_fan_in((c_out, c_in / groups, kernel, kernel), c_in / groups * kernel * kernel, "weight", &vb)?;
+        Ok(Self { weight, geometry })
+    }
+
+    /// `[n, h, w, c_in]` → `[n, h', w', c_out]`.
+    ///
+    /// # Errors
+    /// An input of another shape or type.
+    pub fn forward(&self, images: &Tensor) -> Result<Tensor> {
+        taper_kernels::conv2d(images, &self.weight, None, &self.geometry)
+    }
+}
+
+/// A fully connected layer, `y = x·Wᵀ + b`.
+#[derive(Clone, Debug)]
+pub struct Linear {
+    weight: Tensor, // [out, in]
+    bias: Tensor,   // [out]
+}
+
+impl Linear {
+    /// Weights and bias from `U(±1/√in)`, PyTorch's default.
+    ///
+    /// # Errors
+    /// Tensors of another shape in `vb`.
+    pub fn new(num_inputs: usize, num_outputs: usize, vb: VarBuilder) -> Result<Self> {
+        Ok(Self {
+            weight: uniform_by_fan_in((num_outputs, num_inputs), num_inputs, "weight", &vb)?,
+            bias: uniform_by_fan_in(num_outputs, num_inputs, "bias", &vb)?,
+        })
+    }
+
+    /// `[n, in]` → `[n, out]`.
+    ///
+    /// # Errors
+    /// An input of another shape or type.
+    pub fn forward(&self, features: &Tensor) -> Result<Tensor> {
+        taper_kernels::linear(features, &self.weight, Some(&self.bias))
+    }
+}
+
+fn uniform_by_fan_in(shape: impl Into<candle_core::Shape>, fan_in: usize, name: &str, vb: &VarBuilder) -> Result<Tensor> {
+    let bound = 1.0 / (fan_in.max(1) as f64).sqrt();
+    vb.get_with_hints(shape.into(), name, Init::Uniform { lo: -bound, up: bound })
+}
+
+/// Batch normalisation over all but the last dimension (Ioffe and Szegedy 2015), with what follows it in the same pass.
+///
+/// As PyTorch's: momentum 0.1, epsilon 1e-5, biased variance for normalising, unbiased for the running statistics.
+#[derive(Clone, Debug)]
+pub struct BatchNorm {
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    num_batches_tracked: Tensor,
+}
+
+impl BatchNorm {
+    const EPSILON: f64 = 1e-5;
+    const MOMENTUM: f64 = 0.1;
+
+    /// Scale 1, shift 0, running mean 0 and variance 1.
+    ///
+    /// # Errors
+    /// Tensors of another shape in `vb`.
+    pub fn new(num_channels: usize, vb: VarBuilder) -> Result<Self> {
+        Ok(Self {
+            weight: vb.get_with_hints(num_channels, "weight", Init::Const(1.0))?,
+            bias: vb.get_with_hints(num_channels, "bias", Init::Const(0.0))?,
+            running_mean: vb.get_with_hints(num_channels, "running_mean", Init::Const(0.0))?,
+            running_var: vb.get_with_hints(num_channels, "running_var", Init::Const(1.0))?,
+            num_batches_tracked: vb.get_with_hints_dtype((), "num_batches_tracked", Init::Const(0.0), DType::I64)?,
+        })
+    }
+
+    /// `[.., c]` → `[.., c]`. In training the batch's own statistics normalise, and the running ones follow them.
+    ///
+    /// # Errors
+    /// An input of another shape or type; one value per channel in training.
+    pub fn forward_t(&self, features: &Tensor, epilogue: Epilogue, train: bool) -> Result<Tensor> {
+        if !train {
+            let (mean, variance) = (&self.running_mean, &self.running_var);
+            return taper_kernels::batch_norm_eval(
+                features, &self.weight, &self.bias, mean, variance, Self::EPSILON, epilogue,
+            );
+        }
+        let (normalised, batch) =
+            taper_kernels::batch_norm_train(features, &self.weight, &self.bias, Self::EPSILON, epilogue)?;
+        taper_kernels::update_running(&self.running_mean, &self.running_var, &batch, Self::MOMENTUM)?;
+        self.num_batches_tracked.inplace_op1(&Increment)?;
+        Ok(normalised)
+    }
+}
+
+/// Adds one to a counter.
+struct Increment;
+
+impl InplaceOp1 for Increment {
+    fn name(&self) -> &'static str {
+        "increment"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, _: &Layout) -> Result<()> {
+        match storage {
+            CpuStorage::I64(values) => values.iter_mut().for_each(|value| *value += 1),
+            _ => candle_core::bail!("num_batches_tracked is not i64"),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,79 @@
+//! The gradients of one step, in the order of the parameters.
+
+use candle_core::Tensor;
+use candle_core::backprop::GradStore;
+
+use crate::{OptimError, ParameterSet};
+
+/// One gradient per parameter of a [`ParameterSet`], detached from the graph that made them.
+#[derive(Clone, Debug)]
+pub struct Gradients {
+    tensors: Vec<Tensor>,
+}
+
+impl Gradients {
+    /// Takes the gradients of `parameters` out of a backward pass. A parameter the loss does not depend on gets zeros.
+    ///
+    /// candle's gradients keep the whole graph of their step alive; detaching them here lets it go.
+    ///
+    /// # Errors
+    /// candle's, when zeros cannot be made.
+    pub fn take(parameters: &ParameterSet, store: &GradStore) -> Result<Self, OptimError> {
+        let gradient = |var: &candle_core::Var| match store.get(var) {
+            Some(gradient) => Ok(gradient.detach()),
+            None => var.zeros_like(),
+        };
+        let tensors: candle_core::Result<_> = parameters.iter().map(|parameter| gradient(&parameter.var)).collect();
+        Ok(Self { tensors: tensors? })
+    }
+
+    /// Adds the gradients of another micro-batch.
+    ///
+    /// # Errors
+    /// Gradients of other parameters.
+    pub fn add(&mut self, other: &Self) -> Result<(), OptimError> {
+        for (own, theirs) in self.tensors.iter_mut().zip(&other.tensors) {
+            *own = (&*own + theirs)?;
+        }
+        Ok(())
+    }
+
+    /// Multiplies every gradient.
+    ///
+    /// # Errors
+    /// candle's.
+    pub fn scale(&mut self, factor: f64) -> Result<(), OptimError> {
+        for own in &mut self.tensors {
+            *own = own.affine(factor, 0.0)?;
+        }
+        Ok(())
+    }
+
+    /// Euclidean norm over all gradients together, summed in f64 in the order of the names.
+    ///
+    /// # Errors
+    /// A gradient that is not f32.
+    pub fn global_norm(&self) -> Result<f64, OptimError> {
+        let mut sum = 0.0;
+        for gradient in &self.tensors {
+            sum += taper_kernels::sum_of_squares(gradient)?;
+        }
+        Ok(sum.sqrt())
+    }
+
+    /// Scales all gradients down to a global norm of `max_norm` (Pascanu et al. 2013), given the norm they have.
+    ///
+    /// Like PyTorch's `clip_grad_norm_`, with 1e-6 added to the divisor; gradients below the bound stay as they are.
+    ///
+    /// # Errors
+    /// candle's.
+    pub fn clip(&mut self, norm: f64, max_norm: f64) -> Result<(), OptimError> {
+        let factor = max_norm / (norm + 1e-6);
+        if factor < 1.0 { self.scale(factor) } else { Ok(()) }
+    }
+
+    /// The gradients in name order.
+    pub fn tensors(&self) -> &[Tensor] {
+        &self.tensors
+    }
+}

@@ -1,0 +1,175 @@
+//! `steps.jsonl` and `epochs.jsonl`: one JSON object a line, append-only.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use taper_metrics::{EpochRecord, RecordSink, SinkError, StepRecord};
+
+use crate::ReportError;
+
+/// Appends records to `steps.jsonl` and `epochs.jsonl` of a run directory.
+///
+/// Each record is one `write` of one whole line, so a reader that follows the file never sees a line that another
+/// write interrupts; a line torn by a crash is cut off by [`RecordSink::rewind`].
+#[derive(Debug)]
+pub struct JsonlSink {
+    steps: LogFile,
+    epochs: LogFile,
+}
+
+impl JsonlSink {
+    /// Opens (or creates) both files in `run_dir`.
+    ///
+    /// # Errors
+    /// A file that cannot be opened for appending.
+    pub fn open(run_dir: &Path) -> Result<Self, ReportError> {
+        Ok(Self { steps: LogFile::open(run_dir.join("steps.jsonl"))?, epochs: LogFile::open(run_dir.join("epochs.jsonl"))? })
+    }
+}
+
+impl RecordSink for JsonlSink {
+    fn step(&mut self, record: &StepRecord) -> Result<(), SinkError> {
+        Ok(self.steps.append(record)?)
+    }
+
+    fn epoch(&mut self, record: &EpochRecord) -> Result<(), SinkError> {
+        Ok(self.epochs.append(record)?)
+    }
+
+    fn flush(&mut self) -> Result<(), SinkError> {
+        self.steps.sync()?;
+        Ok(self.epochs.sync()?)
+    }
+
+    fn rewind(&mut self, step: u64) -> Result<(), SinkError> {
+        self.steps.keep_through(step)?;
+        Ok(self.epochs.keep_through(step)?)
+    }
+}
+
+#[derive(Debug)]
+struct LogFile {
+    path: PathBuf,
+    file: File,
+}
+
+/// The one field that both records share and that orders them.
+#[derive(Deserialize)]
+struct Position {
+    step: u64,
+}
+
+impl LogFile {
+    fn open(path: PathBuf) -> Result<Self, ReportError> {
+        let opened = OpenOptions::new().read(true).append(true).create(true).open(&path);
+        let file = opened.map_err(|source| ReportError::Io { action: "open", path: path.clone(), source })?;
+        Ok(Self { path, file })
+    }
+
+    fn append(&mut self, record: &impl Serialize) -> Result<(), ReportError> {
+        let mut line = serde_json::to_vec(record)?;
+        line.push(b'\n');
+        let written = self.file.write_all(&line);
+        written.map_err(|source| self.io("append to", source))
+    }
+
+    fn sync(&mut self) -> Result<(), ReportError> {
+        let synced = self.file.sync_data();
+        synced.map_err(|source| self.io("sync", source))
+    }
+
+    /// Cuts the file behind the last record of `step` or earlier: records are in order of their steps.
+    fn keep_through(&mut self, step: u64) -> Result<(), ReportError> {
+        let keep = self.bytes_through(step)?;
+        let cut = self.file.set_len(keep).and_then(|()| self.file.sync_all());
+        cut.map_err(|source| self.io("shorten", source))
+    }
+
+    fn bytes_through(&mut self, step: u64) -> Result<u64, ReportError> {
+        let sought = self.file.seek(SeekFrom::Start(0));
+        sought.map_err(|source| self.io("read", source))?;
+        let mut reader = BufReader::new(&self.file);
+        let (mut keep, mut text) = (0, Vec::new());
+        for line in 1.. {
+            text.clear();
+            let read = reader.read_until(b'\n', &mut text);
+            let num_bytes = read.map_err(|source| self.io("read", source))?;
+            // A last line without its end was torn by a crash: it is dropped, and written again after the resume.
+            if !text.ends_with(b"\n") {
+                break;
+            }
+            let position: Position = serde_json::from_slice(&text)
+                .map_err(|source| ReportError::Line { path: self.path.clone(), line, source })?;
+            if position.step > step {
+                break;
+            }
+            keep += num_bytes as u64;
+        }
+        Ok(keep)
+    }
+
+    fn io(&self, action: &'static str, source: std::io::Error) -> ReportError {
+        ReportError::Io { action, path: self.path.clone(), source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(step: u64) -> StepRecord {
+        StepRecord {
+            epoch: 0,
+            step,
+            lr: 0.1,
+            loss: 1.5,
+            top1: 0.25,
+            grad_norm: 2.0,
+            images_per_second: 10.0,
+            elapsed_seconds: 1.0,
+        }
+    }
+
+    fn steps_in(dir: &Path) -> Vec<u64> {
+        let text = std::fs::read_to_string(dir.join("steps.jsonl")).unwrap();
+        text.lines().map(|line| serde_json::from_str::<StepRecord>(line).unwrap().step).collect()
+    }
+
+    #[test]
+    fn rewind_leaves_no_gap_and_no_double() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut sink = JsonlSink::open(dir.path()).unwrap();
+        for step in [10, 20, 30] {
+            sink.step(&record(step)).unwrap();
+        }
+        sink.rewind(20).unwrap();
+        sink.step(&record(30)).unwrap();
+        sink.flush().unwrap();
+        assert_eq!(steps_in(dir.path()), [10, 20, 30]);
+    }
+
+    #[test]
+    fn torn_last_line_is_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut sink = JsonlSink::open(dir.path()).unwrap();
+        sink.step(&record(10)).unwrap();
+        std::fs::OpenOptions::new()
+            .append(true)
+            .open(dir.path().join("steps.jsonl"))
+            .unwrap()
+            .write_all(b"{\"epoch\":0,\"st")
+            .unwrap();
+        sink.rewind(99).unwrap();
+        assert_eq!(steps_in(dir.path()), [10]);
+    }
+
+    #[test]
+    fn foreign_line_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("steps.jsonl"), "hello\n").unwrap();
+        let error = JsonlSink::open(dir.path()).unwrap().rewind(1).unwrap_err().to_string();
+        assert!(error.contains("steps.jsonl, line 1"), "{error}");
+    }
+}
