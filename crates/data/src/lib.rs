@@ -29,9 +29,11 @@
 //! The crate has no features. Read `taper-train` next: its loop consumes these batches.
 
 mod batch;
+mod cifar;
 mod dataset;
 mod decode;
 mod error;
+mod folder;
 mod glyphs;
 mod image;
 mod loader;

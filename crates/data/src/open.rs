@@ -1,10 +1,12 @@
 //! One door to all forms of data.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cifar::{self, Form};
+use crate::folder;
 use crate::glyphs::Glyphs;
 use crate::{DataError, DataProvenance, Dataset, Result, Split};
 
@@ -65,7 +67,36 @@ pub fn open(spec: &DataSpec) -> Result<OpenedData> {
         return Glyphs::open(spec);
     }
     let path = Path::new(&spec.location);
-    Err(DataError::Missing { path: path.to_path_buf() })
+    let metadata = std::fs::metadata(path).map_err(|source| match source.kind() {
+        std::io::ErrorKind::NotFound => DataError::Missing { path: path.to_path_buf() },
+        _ => DataError::Io { path: path.to_path_buf(), source },
+    })?;
+    if metadata.is_dir() { open_folder(path, spec) } else { open_file(path, spec) }
+}
+
+fn open_file(path: &Path, spec: &DataSpec) -> Result<OpenedData> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    let unknown = |reason: &str| DataError::UnknownLayout { path: path.to_path_buf(), reason: reason.to_string() };
+    if !name.ends_with(".tar.gz") && !name.ends_with(".tgz") {
+        return Err(unknown("it is a file that does not end in .tar.gz or .tgz"));
+    }
+    cifar::open_archive(path, spec)?.ok_or_else(|| unknown("the archive holds no file of CIFAR-10 or CIFAR-100"))
+}
+
+fn open_folder(path: &Path, spec: &DataSpec) -> Result<OpenedData> {
+    let entries = folder::sorted_entries(path)?;
+    if entries.is_empty() {
+        return Err(DataError::Empty { path: path.to_path_buf() });
+    }
+    let folders = entries.into_iter().filter(|entry| entry.is_dir());
+    let with_form = |folder: PathBuf| Form::of_folder(&folder).map(|form| (folder, form));
+    if let Some((folder, form)) = std::iter::once(path.to_path_buf()).chain(folders).find_map(with_form) {
+        return cifar::open_folder(&folder, form, spec);
+    }
+    folder::open_folder(path, spec)?.ok_or_else(|| {
+        let reason = "it has neither CIFAR files nor folders named by class".to_string();
+        DataError::UnknownLayout { path: path.to_path_buf(), reason }
+    })
 }
 
 /// Refuses coarse labels for the sets that have none.

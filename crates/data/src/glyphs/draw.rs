@@ -12,7 +12,7 @@ pub(super) const SIDE: usize = 32;
 /// Samples per pixel and axis, against jagged edges.
 const SUBSAMPLES: usize = 2;
 /// Half the size of a glyph in pixels, smallest and largest.
-const RADIUS: (f32, f32) = (9.5, 12.5);
+const RADIUS: (f32, f32) = (10.5, 12.5);
 /// Largest tangent of half the angle: 2 atan(0.11) is 12.6 degrees.
 const MAX_HALF_TANGENT: f32 = 0.11;
 /// Grey levels of background and inks, before each colour moves away from grey.
@@ -20,7 +20,7 @@ const LEVELS: [f32; 3] = [45.0, 128.0, 211.0];
 /// How far a channel lies from its grey level at most.
 const MAX_CHROMA: f32 = 34.0;
 /// How far the noise moves a channel of a pixel at most.
-const MAX_NOISE: i32 = 14;
+const MAX_NOISE: i32 = 8;
 
 /// All that is random about an image but its noise.
 struct Pose {

@@ -11,9 +11,9 @@ pub(super) enum Surface {
     Hatched,
     Checked,
     Dotted,
-    Ringed,
     Outlined,
     Halved,
+    Layered,
     Quartered,
 }
 
@@ -30,9 +30,9 @@ impl Surface {
         Self::Hatched,
         Self::Checked,
         Self::Dotted,
-        Self::Ringed,
         Self::Outlined,
         Self::Halved,
+        Self::Layered,
         Self::Quartered,
     ];
 
@@ -44,9 +44,9 @@ impl Surface {
             Self::Hatched => "hatched",
             Self::Checked => "checked",
             Self::Dotted => "dotted",
-            Self::Ringed => "ringed",
             Self::Outlined => "outlined",
             Self::Halved => "halved",
+            Self::Layered => "layered",
             Self::Quartered => "quartered",
         }
     }
@@ -63,16 +63,12 @@ impl Surface {
                 let (across, down) = (from_cell_centre(u), from_cell_centre(v));
                 across * across + down * down < 0.026
             }
-            Self::Ringed => {
-                // Bands of equal width; comparing squares needs no root.
-                let squared = u * u + v * v;
-                [0.28, 0.56, 0.84, 1.12].iter().filter(|radius| squared > *radius * *radius).count() % 2 == 1
-            }
             Self::Outlined => {
                 let steps = [(RIM, 0.0), (-RIM, 0.0), (0.0, RIM), (0.0, -RIM)];
                 steps.iter().all(|step| shape.contains(u + step.0, v + step.1))
             }
             Self::Halved => u > 0.0,
+            Self::Layered => v > 0.1,
             Self::Quartered => (u > 0.0) != (v > 0.0),
         }
     }
