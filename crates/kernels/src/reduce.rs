@@ -5,28 +5,88 @@ use rayon::prelude::*;
 
 use crate::storage::{tensor, view};
 
-/// Elements summed in one go before the partial result goes to the ordered sum.
+/// Elements of a chunk, about: what one task reads in one go, small enough for the first caches.
 const CHUNK: usize = 32 * 1024;
 
-/// Rows per chunk for rows of `columns` elements.
-pub(crate) fn chunk_rows(columns: usize) -> usize {
-    (CHUNK / columns.max(1)).max(1)
+/// Elements of a group of pixels, at least: a few vector registers.
+const GROUP: usize = 64;
+
+/// How rows of channels are cut: into groups that fill vector registers, and chunks of groups.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lanes {
+    channels: usize,
+    rows: usize,
+}
+
+impl Lanes {
+    /// Lanes for pixels of `channels` values.
+    pub(crate) fn new(channels: usize) -> Self {
+        let channels = channels.max(1);
+        Self { channels, rows: GROUP.div_ceil(channels) }
+    }
+
+    pub(crate) fn channels(&self) -> usize {
+        self.channels
+    }
+
+    /// Elements of a group.
+    pub(crate) fn group(&self) -> usize {
+        self.channels * self.rows
+    }
+
+    /// Elements of a chunk: whole groups.
+    pub(crate) fn chunk(&self) -> usize {
+        (CHUNK / self.group()).max(1) * self.group()
+    }
+
+    /// One value per channel, repeated for every pixel of a group.
+    pub(crate) fn repeat(&self, values: &[f32]) -> Vec<f32> {
+        values.repeat(self.rows)
+    }
+
+    /// The sum per channel of what the lanes of a group have gathered.
+    pub(crate) fn fold(&self, sums: &[f32]) -> Vec<f64> {
+        let mut folded = vec![0.0; self.channels];
+        for row in sums.chunks_exact(self.channels) {
+            folded.iter_mut().zip(row).for_each(|(sum, &value)| *sum += f64::from(value));
+        }
+        folded
+    }
+}
+
+/// Runs a loop compiled for the widest vectors of this processor.
+///
+/// Results do not depend on the choice: without contraction or reordering, each element sees the
+/// same operations.
+#[inline(always)]
+pub(crate) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(work)
+}
+
+/// Sum over pixels of `map(value, shift)`, per channel; `shift` has one value per lane.
+pub(crate) fn sum_rows(pixels: &[f32], lanes: Lanes, shift: &[f32], map: impl Fn(f32, f32) -> f32) -> Vec<f64> {
+    let mut sums = vec![0.0f32; lanes.group()];
+    vectorised(
+        #[inline(always)]
+        || {
+            for group in pixels.chunks(lanes.group()) {
+                for ((sum, value), shift) in sums.iter_mut().zip(group).zip(shift) {
+                    *sum += map(*value, *shift);
+                }
+            }
+        },
+    );
+    lanes.fold(&sums)
 }
 
 /// Sum of each column of `[rows, columns]`, all leading axes taken as rows.
 pub(crate) fn column_sums(op: &'static str, values: &Tensor) -> Result<Tensor> {
     let columns = values.dims().last().copied().unwrap_or(1);
+    let lanes = Lanes::new(columns);
     let values = view(op, "gradient", values)?;
-    let partials: Vec<Vec<f64>> = values
-        .par_chunks(chunk_rows(columns) * columns.max(1))
-        .map(|rows| {
-            let mut sums = vec![0.0; columns];
-            for row in rows.chunks_exact(columns.max(1)) {
-                sums.iter_mut().zip(row).for_each(|(sum, &value)| *sum += f64::from(value));
-            }
-            sums
-        })
-        .collect();
+    let unused = vec![0.0; lanes.group()];
+    let partials: Vec<Vec<f64>> =
+        values.par_chunks(lanes.chunk()).map(|pixels| sum_rows(pixels, lanes, &unused, |value, _| value)).collect();
     let sums = add_in_order(&partials, columns);
     tensor(sums.into_iter().map(|sum| sum as f32).collect(), columns)
 }

@@ -1,7 +1,7 @@
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use crate::reduce::chunk_rows;
+use crate::reduce::Lanes;
 use crate::storage::{require_f32, slice, tensor, view};
 
 const OP: &str = "relu";
@@ -25,7 +25,7 @@ impl CustomOp1 for Relu {
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let x = slice(OP, "x", x, layout)?;
         let clamp = |&value: &f32| if value < 0.0 { 0.0 } else { value };
-        let y = x.par_iter().with_min_len(chunk_rows(1)).map(clamp).collect();
+        let y = x.par_iter().with_min_len(Lanes::new(1).chunk()).map(clamp).collect();
         Ok((CpuStorage::F32(y), layout.shape().clone()))
     }
 
@@ -36,7 +36,7 @@ impl CustomOp1 for Relu {
         let dy = dy.contiguous()?;
         let (y, dy) = (view(OP, "y", y)?, view(OP, "gradient", &dy)?);
         let pass = |(&y, &dy): (&f32, &f32)| if y > 0.0 { dy } else { 0.0 };
-        let dx = y.par_iter().zip(&*dy).with_min_len(chunk_rows(1)).map(pass).collect();
+        let dx = y.par_iter().zip(&*dy).with_min_len(Lanes::new(1).chunk()).map(pass).collect();
         Ok(Some(tensor(dx, x.shape())?))
     }
 }

@@ -3,7 +3,7 @@
 use candle_core::{CpuStorage, InplaceOp2, InplaceOp3, Layout, Result, Tensor};
 use rayon::prelude::*;
 
-use crate::reduce::chunk_rows;
+use crate::reduce::Lanes;
 use crate::storage::{option_error, require_f32, require_shape, slice, slice_mut};
 
 /// How past gradients enter a step of SGD.
@@ -177,7 +177,7 @@ impl<F: Fn(&mut f32, f32) + Sync> InplaceOp2 for Update<F> {
     ) -> Result<()> {
         let target = slice_mut(self.0, "destination", target, target_layout)?;
         let source = slice(self.0, "source", source, source_layout)?;
-        let chunk = chunk_rows(1);
+        let chunk = Lanes::new(1).chunk();
         target.par_chunks_mut(chunk).zip(source.par_chunks(chunk)).for_each(|(target, source)| {
             target.iter_mut().zip(source).for_each(|(target, &source)| (self.1)(target, source));
         });
@@ -202,7 +202,7 @@ impl<F: Fn(&mut f32, f32, f32) + Sync> InplaceOp3 for Update<F> {
         let target = slice_mut(self.0, "destination", target, target_layout)?;
         let first = slice(self.0, "source", first, first_layout)?;
         let second = slice(self.0, "source", second, second_layout)?;
-        let chunk = chunk_rows(1);
+        let chunk = Lanes::new(1).chunk();
         let sources = first.par_chunks(chunk).zip(second.par_chunks(chunk));
         target.par_chunks_mut(chunk).zip(sources).for_each(|(target, (first, second))| {
             for ((target, &first), &second) in target.iter_mut().zip(first).zip(second) {

@@ -44,8 +44,8 @@ impl BatchNorm {
 
     fn affine(&self, parameters: &[f32]) -> Affine {
         let (gamma, beta) = parameters.split_at(self.mean.len());
-        let slope = gamma.iter().zip(&self.inverse_std).map(|(gamma, inverse)| gamma * inverse);
-        Affine { mean: self.mean.clone(), slope: slope.collect(), beta: beta.to_vec() }
+        let slope: Vec<f32> = gamma.iter().zip(&self.inverse_std).map(|(gamma, inverse)| gamma * inverse).collect();
+        Affine::new(&self.mean, &slope, beta)
     }
 
     fn backward(

@@ -1,8 +1,11 @@
 //! The loops over memory of batch normalisation, on plain slices.
+//!
+//! A loop does not run channel by channel but over groups of pixels that fill vector registers
+//! whatever the number of channels; per-channel numbers are repeated to the length of a group.
 
 use rayon::prelude::*;
 
-use crate::reduce::{add_in_order, chunk_rows};
+use crate::reduce::{Lanes, add_in_order, vectorised};
 
 /// The epilogue without its tensors.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -13,54 +16,24 @@ pub(super) enum Kind {
     AddRelu,
 }
 
-/// The normalisation of one channel as `(x − mean) · slope + beta`.
+/// The normalisation of each channel as `(x − mean) · slope + beta`, repeated per group of pixels.
 ///
 /// The mean is subtracted first: folding it into the offset would lose digits where the mean is
 /// large beside the spread.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Affine {
-    pub(super) mean: Vec<f32>,
-    pub(super) slope: Vec<f32>,
-    pub(super) beta: Vec<f32>,
+    pub(super) lanes: Lanes,
+    mean: Vec<f32>,
+    slope: Vec<f32>,
+    beta: Vec<f32>,
 }
 
 impl Affine {
-    #[inline(always)]
-    fn at(&self, channel: usize, value: f32) -> f32 {
-        (value - self.mean[channel]) * self.slope[channel] + self.beta[channel]
+    /// From one value per channel each.
+    pub(super) fn new(mean: &[f32], slope: &[f32], beta: &[f32]) -> Self {
+        let lanes = Lanes::new(mean.len());
+        Self { lanes, mean: lanes.repeat(mean), slope: lanes.repeat(slope), beta: lanes.repeat(beta) }
     }
-}
-
-/// Sum over rows of `map(channel, value)`, per channel.
-pub(super) fn sum_rows(rows: &[f32], channels: usize, map: impl Fn(usize, f32) -> f32) -> Vec<f64> {
-    let mut sums = vec![0.0f64; channels];
-    for row in rows.chunks_exact(channels) {
-        for (channel, (sum, &value)) in sums.iter_mut().zip(row).enumerate() {
-            *sum += f64::from(map(channel, value));
-        }
-    }
-    sums
-}
-
-/// `epilogue(affine(x), shortcut)`; `shortcut` is empty for kinds without one.
-pub(super) fn apply(x: &[f32], shortcut: &[f32], affine: &Affine, kind: Kind) -> Vec<f32> {
-    let channels = affine.mean.len();
-    let mut y = vec![0.0; x.len()];
-    let chunk = chunk_rows(channels) * channels;
-    y.par_chunks_mut(chunk).enumerate().for_each(|(index, y)| {
-        let range = index * chunk..index * chunk + y.len();
-        let x = &x[range.clone()];
-        let shortcut = shortcut.get(range).unwrap_or(&[]);
-        match kind {
-            Kind::Identity => map_rows(y, x, x, channels, |c, x, _| affine.at(c, x)),
-            Kind::Relu => map_rows(y, x, x, channels, |c, x, _| relu(affine.at(c, x))),
-            Kind::ReluScaleAdd { scale } => {
-                map_rows(y, x, shortcut, channels, |c, x, s| scale * relu(affine.at(c, x)) + s);
-            }
-            Kind::AddRelu => map_rows(y, x, shortcut, channels, |c, x, s| relu(affine.at(c, x) + s)),
-        }
-    });
-    y
 }
 
 #[inline(always)]
@@ -69,25 +42,36 @@ fn relu(value: f32) -> f32 {
     if value < 0.0 { 0.0 } else { value }
 }
 
-fn map_rows(y: &mut [f32], x: &[f32], other: &[f32], channels: usize, map: impl Fn(usize, f32, f32) -> f32) {
-    let rows = x.chunks_exact(channels).zip(other.chunks_exact(channels));
-    for (y, (x, other)) in y.chunks_exact_mut(channels).zip(rows) {
-        for channel in 0..channels {
-            y[channel] = map(channel, x[channel], other[channel]);
-        }
+/// `epilogue(affine(x), shortcut)`; `shortcut` is empty for kinds without one.
+pub(super) fn apply(x: &[f32], shortcut: &[f32], affine: &Affine, kind: Kind) -> Vec<f32> {
+    match kind {
+        Kind::Identity => map(x, x, affine, |value, _| value),
+        Kind::Relu => map(x, x, affine, |value, _| relu(value)),
+        Kind::ReluScaleAdd { scale } => map(x, shortcut, affine, |value, shortcut| scale * relu(value) + shortcut),
+        Kind::AddRelu => map(x, shortcut, affine, |value, shortcut| relu(value + shortcut)),
     }
 }
 
-/// Gradient that reaches the normalised value: the epilogue undone.
-#[inline(always)]
-fn through_epilogue(kind: Kind, normalised: f32, y: f32, dy: f32) -> f32 {
-    match kind {
-        Kind::Identity => dy,
-        Kind::Relu if normalised > 0.0 => dy,
-        Kind::ReluScaleAdd { scale } if normalised > 0.0 => scale * dy,
-        Kind::AddRelu if y > 0.0 => dy,
-        _ => 0.0,
-    }
+/// `finish(affine(x), other)` for every element.
+fn map(x: &[f32], other: &[f32], affine: &Affine, finish: impl Fn(f32, f32) -> f32 + Copy + Sync) -> Vec<f32> {
+    let (chunk, group) = (affine.lanes.chunk(), affine.lanes.group());
+    let mut y = vec![0.0; x.len()];
+    let inputs = x.par_chunks(chunk).zip(other.par_chunks(chunk));
+    y.par_chunks_mut(chunk).zip(inputs).for_each(|(y, (x, other))| {
+        vectorised(
+            #[inline(always)]
+            || {
+                let inputs = x.chunks(group).zip(other.chunks(group));
+                for (y, (x, other)) in y.chunks_mut(group).zip(inputs) {
+                    let parameters = affine.mean.iter().zip(&affine.slope).zip(&affine.beta);
+                    for (((y, x), other), ((mean, slope), beta)) in y.iter_mut().zip(x).zip(other).zip(parameters) {
+                        *y = finish((x - mean) * slope + beta, *other);
+                    }
+                }
+            },
+        );
+    });
+    y
 }
 
 /// What the backward pass reads.
@@ -102,64 +86,120 @@ pub(super) struct Saved<'a> {
 
 /// First pass: per channel `Σ g` and `Σ g · (x − mean)`, with `g` the gradient after the epilogue.
 pub(super) fn gradient_sums(saved: Saved<'_>) -> (Vec<f64>, Vec<f64>) {
-    let channels = saved.affine.mean.len();
-    let chunk = chunk_rows(channels) * channels;
-    let partials: Vec<(Vec<f64>, Vec<f64>)> = (0..saved.x.len().div_ceil(chunk))
-        .into_par_iter()
-        .map(|index| {
-            let range = index * chunk..((index + 1) * chunk).min(saved.x.len());
-            chunk_sums(saved, range, channels)
+    match saved.kind {
+        Kind::Identity => sums(saved, saved.x, |_, _, dy| dy),
+        Kind::Relu => sums(saved, saved.x, |normalised, _, dy| keep(normalised, dy)),
+        Kind::ReluScaleAdd { scale } => sums(saved, saved.x, |normalised, _, dy| keep(normalised, scale * dy)),
+        Kind::AddRelu => sums(saved, saved.y, |_, y, dy| keep(y, dy)),
+    }
+}
+
+/// Second pass: `dx = slope · (g − offset − (x − mean) · tilt)`; one offset and tilt per channel.
+pub(super) fn input_gradient(saved: Saved<'_>, offset: &[f32], tilt: &[f32]) -> Vec<f32> {
+    let lanes = saved.affine.lanes;
+    let tilt = (&lanes.repeat(offset)[..], &lanes.repeat(tilt)[..]);
+    match saved.kind {
+        Kind::Identity => gradient(saved, saved.x, tilt, |_, _, dy| dy),
+        Kind::Relu => gradient(saved, saved.x, tilt, |normalised, _, dy| keep(normalised, dy)),
+        Kind::ReluScaleAdd { scale } => {
+            gradient(saved, saved.x, tilt, |normalised, _, dy| keep(normalised, scale * dy))
+        }
+        Kind::AddRelu => gradient(saved, saved.y, tilt, |_, y, dy| keep(y, dy)),
+    }
+}
+
+/// The gradient of ReLU: nothing at 0.
+#[inline(always)]
+fn keep(gate: f32, gradient: f32) -> f32 {
+    if gate > 0.0 { gradient } else { 0.0 }
+}
+
+fn sums(saved: Saved<'_>, y: &[f32], through: impl Fn(f32, f32, f32) -> f32 + Copy + Sync) -> (Vec<f64>, Vec<f64>) {
+    let lanes = saved.affine.lanes;
+    let inputs = saved.x.par_chunks(lanes.chunk()).zip(y.par_chunks(lanes.chunk()));
+    let partials: Vec<(Vec<f64>, Vec<f64>)> = inputs
+        .zip(saved.dy.par_chunks(lanes.chunk()))
+        .map(|((x, y), dy)| {
+            let (mut sum, mut product) = (vec![0.0f32; lanes.group()], vec![0.0f32; lanes.group()]);
+            vectorised(
+                #[inline(always)]
+                || chunk_sums([x, y, dy], saved.affine, through, [&mut sum, &mut product]),
+            );
+            (lanes.fold(&sum), lanes.fold(&product))
         })
         .collect();
     let (sums, products): (Vec<_>, Vec<_>) = partials.into_iter().unzip();
-    (add_in_order(&sums, channels), add_in_order(&products, channels))
+    (add_in_order(&sums, lanes.channels()), add_in_order(&products, lanes.channels()))
 }
 
-fn chunk_sums(saved: Saved<'_>, range: std::ops::Range<usize>, channels: usize) -> (Vec<f64>, Vec<f64>) {
-    let (mut sums, mut products) = (vec![0.0f64; channels], vec![0.0f64; channels]);
-    for start in range.step_by(channels) {
-        for channel in 0..channels {
-            let index = start + channel;
-            let x = saved.x[index];
-            let normalised = saved.affine.at(channel, x);
-            let gradient = through_epilogue(saved.kind, normalised, saved.y[index], saved.dy[index]);
-            sums[channel] += f64::from(gradient);
-            products[channel] += f64::from(gradient * (x - saved.affine.mean[channel]));
+#[inline(always)]
+fn chunk_sums(
+    [x, y, dy]: [&[f32]; 3],
+    affine: &Affine,
+    through: impl Fn(f32, f32, f32) -> f32,
+    [sum, product]: [&mut [f32]; 2],
+) {
+    let group = affine.lanes.group();
+    for ((x, y), dy) in x.chunks(group).zip(y.chunks(group)).zip(dy.chunks(group)) {
+        let parameters = affine.mean.iter().zip(&affine.slope).zip(&affine.beta);
+        let totals = sum.iter_mut().zip(product.iter_mut());
+        let values = x.iter().zip(y).zip(dy);
+        for ((((x, y), dy), ((mean, slope), beta)), (sum, product)) in values.zip(parameters).zip(totals) {
+            let centred = x - mean;
+            let gradient = through(centred * slope + beta, *y, *dy);
+            *sum += gradient;
+            *product += gradient * centred;
         }
     }
-    (sums, products)
 }
 
-/// Second pass: `dx = slope · (g − offset − (x − mean) · tilt)`, per channel.
-pub(super) fn input_gradient(saved: Saved<'_>, offset: &[f32], tilt: &[f32]) -> Vec<f32> {
-    let channels = saved.affine.mean.len();
-    let chunk = chunk_rows(channels) * channels;
+fn gradient(
+    saved: Saved<'_>,
+    y: &[f32],
+    tilt: (&[f32], &[f32]),
+    through: impl Fn(f32, f32, f32) -> f32 + Copy + Sync,
+) -> Vec<f32> {
+    let chunk = saved.affine.lanes.chunk();
     let mut dx = vec![0.0; saved.x.len()];
-    dx.par_chunks_mut(chunk).enumerate().for_each(|(index, dx)| {
-        for (row, dx) in dx.chunks_exact_mut(channels).enumerate() {
-            let start = index * chunk + row * channels;
-            for (channel, dx) in dx.iter_mut().enumerate() {
-                let index = start + channel;
-                let x = saved.x[index];
-                let normalised = saved.affine.at(channel, x);
-                let gradient = through_epilogue(saved.kind, normalised, saved.y[index], saved.dy[index]);
-                let centred = x - saved.affine.mean[channel];
-                *dx = saved.affine.slope[channel] * (gradient - offset[channel] - centred * tilt[channel]);
-            }
-        }
+    let inputs = saved.x.par_chunks(chunk).zip(y.par_chunks(chunk)).zip(saved.dy.par_chunks(chunk));
+    dx.par_chunks_mut(chunk).zip(inputs).for_each(|(dx, ((x, y), dy))| {
+        vectorised(
+            #[inline(always)]
+            || chunk_gradient(dx, [x, y, dy], saved.affine, tilt, through),
+        );
     });
     dx
 }
 
+#[inline(always)]
+fn chunk_gradient(
+    dx: &mut [f32],
+    [x, y, dy]: [&[f32]; 3],
+    affine: &Affine,
+    (offset, tilt): (&[f32], &[f32]),
+    through: impl Fn(f32, f32, f32) -> f32,
+) {
+    let group = affine.lanes.group();
+    let inputs = x.chunks(group).zip(y.chunks(group)).zip(dy.chunks(group));
+    for (dx, ((x, y), dy)) in dx.chunks_mut(group).zip(inputs) {
+        let parameters = affine.mean.iter().zip(&affine.slope).zip(&affine.beta);
+        let parameters = parameters.zip(offset.iter().zip(tilt));
+        let values = dx.iter_mut().zip(x).zip(y).zip(dy);
+        for ((((dx, x), y), dy), (((mean, slope), beta), (offset, tilt))) in values.zip(parameters) {
+            let centred = x - mean;
+            let gradient = through(centred * slope + beta, *y, *dy);
+            *dx = slope * (gradient - offset - centred * tilt);
+        }
+    }
+}
+
 /// Gradient of the shortcut under [`Kind::AddRelu`]: `dy` where the output is positive.
 pub(super) fn masked(y: &[f32], dy: &[f32]) -> Vec<f32> {
+    let chunk = Lanes::new(1).chunk();
     let mut gradient = vec![0.0; y.len()];
-    let chunk = chunk_rows(1);
-    gradient.par_chunks_mut(chunk).enumerate().for_each(|(index, gradient)| {
-        let range = index * chunk..index * chunk + gradient.len();
-        for ((gradient, &y), &dy) in gradient.iter_mut().zip(&y[range.clone()]).zip(&dy[range]) {
-            *gradient = if y > 0.0 { dy } else { 0.0 };
-        }
+    let inputs = y.par_chunks(chunk).zip(dy.par_chunks(chunk));
+    gradient.par_chunks_mut(chunk).zip(inputs).for_each(|(gradient, (y, dy))| {
+        gradient.iter_mut().zip(y.iter().zip(dy)).for_each(|(gradient, (y, dy))| *gradient = keep(*y, *dy));
     });
     gradient
 }

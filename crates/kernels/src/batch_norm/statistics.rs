@@ -2,7 +2,7 @@ use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
 use crate::error::KernelError;
-use crate::reduce::chunk_rows;
+use crate::reduce::{Lanes, sum_rows};
 use crate::storage::{option_error, tensor, view};
 use crate::update::ema_step;
 
@@ -49,27 +49,29 @@ impl Moments {
     /// (Chan, Golub and LeVeque 1979), so that a large mean costs no digits of the variance.
     pub(super) fn of(op: &'static str, x: &Tensor, channels: usize) -> Result<Self> {
         let values = view(op, "x", x)?;
-        let parts: Vec<Self> =
-            values.par_chunks(chunk_rows(channels) * channels).map(|rows| Self::of_chunk(rows, channels)).collect();
+        let lanes = Lanes::new(channels);
+        let parts: Vec<Self> = values.par_chunks(lanes.chunk()).map(|pixels| Self::of_chunk(pixels, lanes)).collect();
         let empty = Self { count: 0, mean: vec![0.0; channels], squares: vec![0.0; channels] };
         Ok(parts.iter().fold(empty, Self::merge))
     }
 
-    fn of_chunk(rows: &[f32], channels: usize) -> Self {
-        let count = rows.len() / channels;
-        let sums = super::passes::sum_rows(rows, channels, |_, value| value);
-        let mean: Vec<f32> = sums.iter().map(|sum| (sum / count as f64) as f32).collect();
-        let deviation = |channel: usize, value: f32| value - mean[channel];
-        let first = super::passes::sum_rows(rows, channels, deviation);
-        let second = super::passes::sum_rows(rows, channels, |channel, value| {
-            let deviation = deviation(channel, value);
-            deviation * deviation
-        });
-        let correct = |(&first, &second): (&f64, &f64)| second - first * first / count as f64;
-        let squares = first.iter().zip(&second).map(correct).collect();
-        // The rounded mean was only a shift; what it missed is in the first-order sums.
-        let mean = mean.iter().zip(&first).map(|(&mean, first)| f64::from(mean) + first / count as f64);
-        Self { count, mean: mean.collect(), squares }
+    fn of_chunk(pixels: &[f32], lanes: Lanes) -> Self {
+        let count = pixels.len() / lanes.channels();
+        let total = count as f64;
+        // Any value near the mean serves as the shift; the first pixel's does.
+        let first = lanes.repeat(&pixels[..lanes.channels()]);
+        let sums = sum_rows(pixels, lanes, &first, |value, shift| value - shift);
+        let mean = sums.iter().zip(&first).map(|(sum, &first)| f64::from(first) + sum / total);
+        let mean: Vec<f64> = mean.collect();
+        let rounded: Vec<f32> = mean.iter().map(|&mean| mean as f32).collect();
+        let square = |value: f32, mean: f32| (value - mean) * (value - mean);
+        let mut squares = sum_rows(pixels, lanes, &lanes.repeat(&rounded), square);
+        for (channel, square) in squares.iter_mut().enumerate() {
+            // The squares were taken about the rounded mean, not about the mean.
+            let shift = mean[channel] - f64::from(rounded[channel]);
+            *square -= total * shift * shift;
+        }
+        Self { count, mean, squares }
     }
 
     fn merge(mut self, other: &Self) -> Self {

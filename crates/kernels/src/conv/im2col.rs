@@ -98,19 +98,21 @@ fn input_gradient_image(dy: &[f32], packed: &[f32], shape: &ConvShape, dx: &mut 
 /// Gradient of the weights, OIHW: partial sums over fixed runs of images, added in order.
 pub(crate) fn weight_gradient(x: &[f32], dy: &[f32], shape: &ConvShape) -> Vec<f32> {
     let len = shape.geometry.groups * shape.depth() * shape.group_out();
-    let run = shape.images.div_ceil(MAX_PARTIALS).max(1);
-    let runs: Vec<usize> = (0..shape.images).step_by(run).collect();
-    let partials: Vec<Vec<f32>> = runs
+    let partials: Vec<Vec<f32>> = image_runs(shape)
         .into_par_iter()
-        .map(|first| {
+        .map(|run| {
             let mut partial = vec![0.0; len];
-            for index in first..(first + run).min(shape.images) {
-                weight_gradient_image(x, dy, shape, index, &mut partial);
-            }
+            run.for_each(|index| weight_gradient_image(x, dy, shape, index, &mut partial));
             partial
         })
         .collect();
     weights::unpack(&sum_in_order(partials, len), shape)
+}
+
+/// Consecutive images whose weight gradients are summed in one go; depends on the shape alone.
+pub(crate) fn image_runs(shape: &ConvShape) -> Vec<Range<usize>> {
+    let run = shape.images.div_ceil(MAX_PARTIALS).max(1);
+    (0..shape.images).step_by(run).map(|first| first..(first + run).min(shape.images)).collect()
 }
 
 /// Adds the partial results in their order.

@@ -1,6 +1,7 @@
 //! Convolution: the op, and the choice of algorithm for each of its three passes.
 
 mod im2col;
+mod rows;
 mod shape;
 mod weights;
 
@@ -39,12 +40,50 @@ pub fn conv2d(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, geometry: &ConvGeom
     }
 }
 
+/// How a convolution is computed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Algorithm {
+    /// Products on overlapping rows of the padded image; stride 1, dense taps, one group.
+    Rows,
+    /// Windows gathered per tile of pixels; any geometry.
+    Windows,
+}
+
+/// The one place that chooses; a Winograd kernel would be chosen here.
+fn algorithm(shape: &ConvShape) -> Algorithm {
+    match rows::covers(shape) && !shape.is_pointwise() {
+        true => Algorithm::Rows,
+        false => Algorithm::Windows,
+    }
+}
+
+fn forward(x: &[f32], w: &[f32], bias: Option<&[f32]>, shape: &ConvShape) -> Vec<f32> {
+    match algorithm(shape) {
+        Algorithm::Rows => rows::forward(x, w, bias, shape),
+        Algorithm::Windows => im2col::forward(x, w, bias, shape),
+    }
+}
+
+fn input_gradient(dy: &[f32], w: &[f32], shape: &ConvShape) -> Vec<f32> {
+    match shape.reversed() {
+        Some(reversed) => forward(dy, &weights::reversed(w, shape), None, &reversed),
+        None => im2col::input_gradient(dy, w, shape),
+    }
+}
+
+fn weight_gradient(x: &[f32], dy: &[f32], shape: &ConvShape) -> Vec<f32> {
+    match algorithm(shape) {
+        Algorithm::Rows => rows::weight_gradient(x, dy, shape),
+        Algorithm::Windows => im2col::weight_gradient(x, dy, shape),
+    }
+}
+
 struct Conv(ConvShape);
 
 impl Conv {
     fn forward(&self, x: &[f32], w: &[f32], bias: Option<&[f32]>) -> (CpuStorage, Shape) {
         let shape = &self.0;
-        let y = im2col::forward(x, w, bias, shape);
+        let y = forward(x, w, bias, shape);
         let [height, width] = shape.output;
         (CpuStorage::F32(y), (shape.images, height, width, shape.c_out).into())
     }
@@ -55,14 +94,14 @@ impl Conv {
         let dx = match x.track_op() {
             false => None,
             true => {
-                let dx = im2col::input_gradient(&dy, &*view(OP, "w", w)?, shape);
+                let dx = input_gradient(&dy, &view(OP, "w", w)?, shape);
                 Some(tensor(dx, x.shape())?)
             }
         };
         let dw = match w.track_op() {
             false => None,
             true => {
-                let dw = im2col::weight_gradient(&*view(OP, "x", x)?, &dy, shape);
+                let dw = weight_gradient(&view(OP, "x", x)?, &dy, shape);
                 Some(tensor(dw, w.shape())?)
             }
         };

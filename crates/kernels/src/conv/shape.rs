@@ -91,4 +91,19 @@ impl ConvShape {
         let position = window * geometry.stride[axis] + tap * geometry.dilation[axis];
         position.checked_sub(geometry.padding[axis]).filter(|&source| source < self.input[axis])
     }
+
+    /// The convolution that takes the gradient of the output to that of the input, if one does:
+    /// stride 1 and no more padding than the window reaches.
+    pub(crate) fn reversed(&self) -> Option<Self> {
+        if self.geometry.stride != [1, 1] {
+            return None;
+        }
+        let mut geometry = self.geometry;
+        for axis in 0..2 {
+            let reach = geometry.dilation[axis] * (self.kernel[axis] - 1);
+            geometry.padding[axis] = reach.checked_sub(geometry.padding[axis])?;
+        }
+        let (input, output) = (self.output, self.input);
+        Some(Self { input, output, c_in: self.c_out, c_out: self.c_in, geometry, ..*self })
+    }
 }

@@ -16,6 +16,20 @@ pub(crate) fn unpack(packed: &[f32], shape: &ConvShape) -> Vec<f32> {
     w
 }
 
+/// OIHW weights of the convolution that takes the gradient of the output to that of the input, for
+/// stride 1: taps in reverse, input and output channels exchanged within each group.
+pub(crate) fn reversed(w: &[f32], shape: &ConvShape) -> Vec<f32> {
+    let (taps, c_in, c_out) = (shape.taps(), shape.group_in(), shape.group_out());
+    let mut reversed = vec![0.0; w.len()];
+    for (kernel, taps_of) in w.chunks_exact(taps).enumerate() {
+        let (o, i) = (kernel / c_in, kernel % c_in);
+        let (group, o) = (o / c_out, o % c_out);
+        let target = &mut reversed[((group * c_in + i) * c_out + o) * taps..][..taps];
+        target.iter_mut().zip(taps_of.iter().rev()).for_each(|(target, &tap)| *target = tap);
+    }
+    reversed
+}
+
 /// Calls `visit(index in OIHW, index in the packed order)` for every weight.
 fn for_each(shape: &ConvShape, mut visit: impl FnMut(usize, usize)) {
     let (taps, c_in, c_out) = (shape.taps(), shape.group_in(), shape.group_out());
