@@ -117,7 +117,8 @@ mod tests {
         assert_eq!([rng.next_u32(), rng.next_u32()], PINNED);
     }
 
-    const PINNED: [u32; 2] = [0, 0];
+    /// Computed apart from this crate: the first words of the ChaCha8 block with this key, counter and nonce zero.
+    const PINNED: [u32; 2] = [2_965_748_479, 1_071_705_556];
 
     #[test]
     fn below_is_even_and_stays_in_range() {

@@ -45,6 +45,9 @@ pub(super) struct Pickle<'a> {
 impl<'a> Pickle<'a> {
     /// Reads the values; the error says what is wrong, and at which byte.
     pub(super) fn parse(bytes: &'a [u8]) -> Result<Self, String> {
+        if bytes.first() != Some(&0x80) {
+            return Err("it is not a pickle of protocol 2 to 5".to_string());
+        }
         let mut machine =
             Machine { bytes, at: 0, values: Vec::new(), stack: Vec::new(), marks: Vec::new(), memo: HashMap::new() };
         let root = machine.run().map_err(|reason| format!("{reason} at byte {}", machine.at))?;

@@ -11,6 +11,8 @@ use crate::rng::Rng;
 pub(super) const SIDE: usize = 32;
 /// Samples per pixel and axis, against jagged edges.
 const SUBSAMPLES: usize = 2;
+/// Square of the distance within which every shape lies; most of the background is told by it alone.
+const REACH: f32 = 1.75;
 /// Half the size of a glyph in pixels, smallest and largest.
 const RADIUS: (f32, f32) = (10.5, 12.5);
 /// Largest tangent of half the angle: 2 atan(0.11) is 12.6 degrees.
@@ -72,7 +74,8 @@ impl Pose {
             let right = (x as f32 + offset(sample % SUBSAMPLES) - self.centre[0]) / self.radius;
             let below = (y as f32 + offset(sample / SUBSAMPLES) - self.centre[1]) / self.radius;
             let (u, v) = (right * self.cos + below * self.sin, below * self.cos - right * self.sin);
-            let colour = match shape.contains(u, v) {
+            let is_near = u * u + v * v < REACH;
+            let colour = match is_near && shape.contains(u, v) {
                 false => 0,
                 true if surface.is_second_ink(shape, u, v) => 2,
                 true => 1,
