@@ -30,7 +30,8 @@
 //! # }
 //! ```
 //!
-//! There are no features yet. Read `taper-models` next: it builds networks from these ops.
+//! [`reference`](mod@reference) holds the plain f64 versions that tests compare with. There are no features
+//! yet. Read `taper-models` next: it builds networks from these ops.
 
 // The matrix products and vector loops need raw pointers; each block says why it is sound.
 #![allow(unsafe_code)]
@@ -45,6 +46,7 @@ mod loss;
 mod matrix;
 mod pool;
 mod reduce;
+pub mod reference;
 mod relu;
 mod scratch;
 mod storage;

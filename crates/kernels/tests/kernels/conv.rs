@@ -1,0 +1,125 @@
+//! Convolution over many small odd geometries.
+
+use candle_core::{Device, Tensor, Var};
+use taper_kernels::{ConvGeometry, conv2d, reference};
+
+use crate::support::{assert_close, check, noise, tensor, values};
+
+type Sizes = ([usize; 4], [usize; 4]);
+
+#[track_caller]
+fn check_conv(name: &str, (x, w): Sizes, geometry: ConvGeometry) {
+    let plain = [noise(&x, 1), noise(&w, 2)];
+    check(
+        name,
+        &plain,
+        |inputs| conv2d(&inputs[0], &inputs[1], None, &geometry),
+        |inputs| reference::conv2d(&inputs[0], &inputs[1], None, &geometry),
+    );
+    let [x, w] = plain;
+    let bias = noise(&[w.shape[0]], 3);
+    check(
+        &format!("{name} with bias"),
+        &[x, w, bias],
+        |inputs| conv2d(&inputs[0], &inputs[1], Some(&inputs[2]), &geometry),
+        |inputs| reference::conv2d(&inputs[0], &inputs[1], Some(&inputs[2]), &geometry),
+    );
+}
+
+fn geometry(stride: [usize; 2], padding: [usize; 2], dilation: [usize; 2], groups: usize) -> ConvGeometry {
+    ConvGeometry { stride, padding, dilation, groups }
+}
+
+#[test]
+fn unit_stride() {
+    let one = [1, 1];
+    check_conv("3x3 same", ([2, 5, 6, 3], [4, 3, 3, 3]), ConvGeometry::same(3));
+    check_conv("3x3 valid", ([1, 4, 5, 2], [3, 2, 3, 3]), ConvGeometry::default());
+    check_conv("5x5 same on a smaller image", ([1, 3, 4, 2], [2, 2, 5, 5]), ConvGeometry::same(5));
+    check_conv("1x3, padded in one axis", ([2, 3, 5, 2], [3, 2, 1, 3]), geometry(one, [0, 1], one, 1));
+    check_conv("3x1, padded beyond the window", ([1, 3, 2, 2], [2, 2, 3, 1]), geometry(one, [3, 1], one, 1));
+    check_conv("2x2, even window", ([1, 4, 3, 2], [2, 2, 2, 2]), geometry(one, one, one, 1));
+    check_conv("more channels than a panel", ([1, 3, 3, 17], [19, 17, 3, 3]), ConvGeometry::same(3));
+    check_conv("single pixel", ([1, 1, 1, 1], [1, 1, 1, 1]), ConvGeometry::default());
+}
+
+#[test]
+fn pointwise() {
+    check_conv("1x1", ([2, 3, 4, 5], [3, 5, 1, 1]), ConvGeometry::default());
+    check_conv("1x1 with stride", ([2, 5, 4, 3], [4, 3, 1, 1]), geometry([2, 2], [0, 0], [1, 1], 1));
+    check_conv("1x1 with padding", ([1, 2, 3, 2], [3, 2, 1, 1]), geometry([1, 1], [1, 1], [1, 1], 1));
+}
+
+#[test]
+fn strided() {
+    check_conv("3x3 by 2, even", ([2, 6, 6, 2], [3, 2, 3, 3]), geometry([2, 2], [1, 1], [1, 1], 1));
+    check_conv("3x3 by 2, mixed parity", ([1, 5, 6, 2], [3, 2, 3, 3]), geometry([2, 2], [1, 1], [1, 1], 1));
+    check_conv("7x7 by 2, padded by 3", ([1, 8, 7, 2], [2, 2, 7, 7]), geometry([2, 2], [3, 3], [1, 1], 1));
+    check_conv("stride above the window", ([1, 7, 8, 2], [2, 2, 2, 2]), geometry([3, 4], [0, 1], [1, 1], 1));
+    check_conv("one stride only", ([1, 5, 5, 2], [2, 2, 3, 3]), geometry([1, 2], [1, 0], [1, 1], 1));
+}
+
+#[test]
+fn dilated() {
+    check_conv("dilation 2", ([1, 6, 7, 2], [3, 2, 3, 3]), geometry([1, 1], [2, 2], [2, 2], 1));
+    check_conv("dilation and stride", ([1, 8, 7, 2], [2, 2, 3, 3]), geometry([2, 1], [1, 2], [2, 3], 1));
+}
+
+#[test]
+fn grouped() {
+    check_conv("two groups", ([2, 4, 5, 4], [6, 2, 3, 3]), geometry([1, 1], [1, 1], [1, 1], 2));
+    check_conv("depthwise", ([1, 4, 4, 3], [3, 1, 3, 3]), geometry([1, 1], [1, 1], [1, 1], 3));
+    check_conv("depthwise, multiplied, strided", ([1, 5, 4, 2], [4, 1, 3, 3]), geometry([2, 2], [1, 1], [1, 1], 2));
+    check_conv("grouped 1x1", ([1, 3, 3, 4], [4, 2, 1, 1]), geometry([1, 1], [0, 0], [1, 1], 2));
+}
+
+/// Several bands per image and several images per partial sum, so that their seams are crossed.
+#[test]
+fn larger_than_a_band() {
+    for (name, geometry) in [("rows", ConvGeometry::same(3)), ("windows", geometry([2, 2], [1, 1], [1, 1], 1))] {
+        let (x, w) = (noise(&[19, 21, 33, 6], 1), noise(&[5, 6, 3, 3], 2));
+        let expected = reference::conv2d(&x, &w, None, &geometry);
+        let (x_var, w_var) = (Var::from_tensor(&tensor(&x)).unwrap(), Var::from_tensor(&tensor(&w)).unwrap());
+        let y = conv2d(&x_var, &w_var, None, &geometry).unwrap();
+        assert_close(name, &values(&y), &expected.values, 3e-6);
+        // With a gradient of ones, dw sums windows of x and dx sums taps of w: both by the reference.
+        let gradients = y.sum_all().unwrap().backward().unwrap();
+        let total: f64 = expected.values.iter().sum();
+        for (case, variable) in [("x", &x_var), ("w", &w_var)] {
+            let gradient = gradients.get(variable).unwrap();
+            // Euler: the convolution is linear in either argument.
+            let product = (gradient.to_dtype(candle_core::DType::F64).unwrap()
+                * variable.as_tensor().to_dtype(candle_core::DType::F64).unwrap())
+            .unwrap();
+            let found = product.sum_all().unwrap().to_scalar::<f64>().unwrap();
+            assert!((found - total).abs() < 1e-3, "{name}: ⟨d{case}, {case}⟩ is {found}, expected {total}");
+        }
+    }
+}
+
+#[test]
+fn strided_inputs_are_read_as_they_look() {
+    let x = tensor(&noise(&[2, 3, 5, 4], 1)).permute((0, 2, 3, 1)).unwrap();
+    let w = tensor(&noise(&[3, 3, 3, 2], 2)).transpose(0, 3).unwrap();
+    let geometry = ConvGeometry::same(3);
+    let strided = conv2d(&x, &w, None, &geometry).unwrap();
+    let dense = conv2d(&x.contiguous().unwrap(), &w.contiguous().unwrap(), None, &geometry).unwrap();
+    assert_eq!(values(&strided), values(&dense));
+}
+
+#[test]
+fn gradients_nobody_asks_for_are_absent() {
+    let x = tensor(&noise(&[1, 4, 4, 2], 1));
+    let w = Var::from_tensor(&tensor(&noise(&[2, 2, 3, 3], 2))).unwrap();
+    let gradients = conv2d(&x, &w, None, &ConvGeometry::same(3)).unwrap().sum_all().unwrap().backward().unwrap();
+    assert!(gradients.get(&x).is_none());
+    assert!(gradients.get(&w).is_some_and(|gradient| !gradient.track_op()));
+}
+
+#[test]
+fn an_empty_batch_gives_an_empty_result() {
+    let x = Tensor::zeros((0, 4, 4, 2), candle_core::DType::F32, &Device::Cpu).unwrap();
+    let w = tensor(&noise(&[3, 2, 3, 3], 2));
+    let y = conv2d(&x, &w, None, &ConvGeometry::same(3)).unwrap();
+    assert_eq!(y.dims(), [0, 4, 4, 3]);
+}
