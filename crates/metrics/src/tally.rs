@@ -69,9 +69,11 @@ pub fn argmax(values: &[f32]) -> usize {
 /// A label outside the slice, or one whose logit is NaN, ranks behind all.
 pub fn rank(logits: &[f32], label: usize) -> usize {
     match logits.get(label) {
-        Some(own) if !own.is_nan() => {
-            logits.iter().enumerate().filter(|(index, value)| **value > *own || (**value == *own && *index < label)).count()
-        }
+        Some(own) if !own.is_nan() => logits
+            .iter()
+            .enumerate()
+            .filter(|(index, value)| **value > *own || (**value == *own && *index < label))
+            .count(),
         _ => logits.len(),
     }
 }

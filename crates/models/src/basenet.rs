@@ -223,7 +223,10 @@ impl BaseNet {
     pub fn features(&self, images: &Tensor, train: bool) -> Result<Tensor> {
         let (_, height, width, _) = images.dims4()?;
         if [height, width] != [self.input_size; 2] {
-            candle_core::bail!("images are {height}x{width}, the network takes {0}x{0} (model.input_size)", self.input_size);
+            candle_core::bail!(
+                "images are {height}x{width}, the network takes {0}x{0} (model.input_size)",
+                self.input_size
+            );
         }
         let stem = self.stem_bn.forward_t(&self.stem_conv.forward(images)?, Epilogue::Relu, train)?;
         self.blocks.iter().try_fold(stem, |features, block| block.forward_t(&features, train))

@@ -52,7 +52,9 @@ impl SimpleBackend for SeededVars {
 type Vars<'a> = std::sync::MutexGuard<'a, std::collections::HashMap<String, Var>>;
 
 fn lock(vars: &VarMap) -> Result<Vars<'_>> {
-    vars.data().lock().map_err(|_| candle_core::Error::Msg("another thread panicked while it held the variables".into()))
+    vars.data()
+        .lock()
+        .map_err(|_| candle_core::Error::Msg("another thread panicked while it held the variables".into()))
 }
 
 fn initial(shape: &Shape, name: &str, init: Init, dtype: DType, device: &Device, seed: u64) -> Result<Tensor> {
@@ -62,7 +64,9 @@ fn initial(shape: &Shape, name: &str, init: Init, dtype: DType, device: &Device,
             let values = uniform(shape.elem_count(), lo, up, &mut generator(seed, name));
             Tensor::from_vec(values, shape, device)?.to_dtype(dtype)
         }
-        other => candle_core::bail!("{name}: initialisation {other:?} has no seeded form; use a constant or a uniform one"),
+        other => {
+            candle_core::bail!("{name}: initialisation {other:?} has no seeded form; use a constant or a uniform one")
+        }
     }
 }
 

@@ -21,7 +21,8 @@ impl Conv2d {
         if groups == 0 || c_in % groups != 0 || c_out % groups != 0 {
             candle_core::bail!("a convolution {c_in} -> {c_out} cannot have {groups} groups; choose a common divisor");
         }
-        let weight = uniform_by_fan_in((c_out, c_in / groups, kernel, kernel), c_in / groups * kernel * kernel, "weight", &vb)?;
+        let weight =
+            uniform_by_fan_in((c_out, c_in / groups, kernel, kernel), c_in / groups * kernel * kernel, "weight", &vb)?;
         Ok(Self { weight, geometry })
     }
 
@@ -62,7 +63,12 @@ impl Linear {
     }
 }
 
-fn uniform_by_fan_in(shape: impl Into<candle_core::Shape>, fan_in: usize, name: &str, vb: &VarBuilder) -> Result<Tensor> {
+fn uniform_by_fan_in(
+    shape: impl Into<candle_core::Shape>,
+    fan_in: usize,
+    name: &str,
+    vb: &VarBuilder,
+) -> Result<Tensor> {
     let bound = 1.0 / (fan_in.max(1) as f64).sqrt();
     vb.get_with_hints(shape.into(), name, Init::Uniform { lo: -bound, up: bound })
 }
@@ -105,12 +111,18 @@ impl BatchNorm {
         if !train {
             let (mean, variance) = (&self.running_mean, &self.running_var);
             return taper_kernels::batch_norm_eval(
-                features, &self.weight, &self.bias, mean, variance, Self::EPSILON, epilogue,
+                features,
+                &self.weight,
+                &self.bias,
+                mean,
+                variance,
+                Self::EPSILON,
+                epilogue,
             );
         }
         let (normalised, batch) =
             taper_kernels::batch_norm_train(features, &self.weight, &self.bias, Self::EPSILON, epilogue)?;
-        taper_kernels::update_running(&self.running_mean, &self.running_var, &batch, Self::MOMENTUM)?;
+        batch.update_running(&self.running_mean, &self.running_var, Self::MOMENTUM)?;
         self.num_batches_tracked.inplace_op1(&Increment)?;
         Ok(normalised)
     }

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::OptimError;
+use taper_kernels::Momentum;
+
+use crate::{GroupRule, OptimError};
 
 /// The update rules there are, by name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,11 +31,20 @@ pub struct SgdConfig {
     pub weight_decay: f64,
     /// Whether biases and normalisation scales decay too.
     pub decay_norms_and_biases: bool,
+    /// Learning rates by parameter name.
+    pub groups: Vec<GroupRule>,
 }
 
 impl Default for SgdConfig {
     fn default() -> Self {
-        Self { lr: 0.1, momentum: 0.9, nesterov: false, weight_decay: 1e-4, decay_norms_and_biases: false }
+        Self {
+            lr: 0.1,
+            momentum: 0.9,
+            nesterov: false,
+            weight_decay: 1e-4,
+            decay_norms_and_biases: false,
+            groups: Vec::new(),
+        }
     }
 }
 
@@ -53,11 +64,31 @@ pub struct AdamWConfig {
     pub weight_decay: f64,
     /// Whether biases and normalisation scales decay too.
     pub decay_norms_and_biases: bool,
+    /// Learning rates by parameter name.
+    pub groups: Vec<GroupRule>,
 }
 
 impl Default for AdamWConfig {
     fn default() -> Self {
-        Self { lr: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 1e-2, decay_norms_and_biases: false }
+        Self {
+            lr: 1e-3,
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+            weight_decay: 1e-2,
+            decay_norms_and_biases: false,
+            groups: Vec::new(),
+        }
+    }
+}
+
+impl SgdConfig {
+    pub(crate) fn rule(&self) -> Momentum {
+        match (self.momentum, self.nesterov) {
+            (0.0, _) => Momentum::None,
+            (momentum, false) => Momentum::Heavy { momentum },
+            (momentum, true) => Momentum::Nesterov { momentum },
+        }
     }
 }
 
@@ -70,6 +101,14 @@ impl OptimizerConfig {
         match self {
             Self::Sgd(config) => config.lr,
             Self::AdamW(config) => config.lr,
+        }
+    }
+
+    /// Learning rates by parameter name.
+    pub fn groups(&self) -> &[GroupRule] {
+        match self {
+            Self::Sgd(config) => &config.groups,
+            Self::AdamW(config) => &config.groups,
         }
     }
 

@@ -25,7 +25,8 @@ impl Ema {
     /// A decay outside `0..1`.
     pub fn new(decay: f64, parameters: &ParameterSet) -> Result<Self, OptimError> {
         fraction("train.ema_decay", decay)?;
-        let copy = |parameter: &crate::Parameter| Ok((parameter.name.clone(), parameter.var.as_tensor().copy()?.detach()));
+        let copy =
+            |parameter: &crate::Parameter| Ok((parameter.name.clone(), parameter.var.as_tensor().copy()?.detach()));
         let shadow: candle_core::Result<_> = parameters.iter().map(copy).collect();
         Ok(Self { decay, shadow: shadow?, num_updates: 0 })
     }
@@ -69,7 +70,8 @@ impl Ema {
     pub fn restore(&mut self, shadow: &BTreeMap<String, Tensor>, num_updates: u64) -> Result<(), OptimError> {
         let mut restored = BTreeMap::new();
         for (name, own) in &self.shadow {
-            let problem = |problem: &str| OptimError::State { name: format!("ema.{name}"), problem: problem.to_owned() };
+            let problem =
+                |problem: &str| OptimError::State { name: format!("ema.{name}"), problem: problem.to_owned() };
             let found = shadow.get(name).ok_or_else(|| problem("is missing"))?;
             if found.shape() != own.shape() {
                 return Err(problem("has another shape than the parameter"));

@@ -129,12 +129,13 @@ impl Slot {
         let (var, weight_decay) = (parameter.var.as_tensor(), parameter.weight_decay);
         match (config, self) {
             (OptimizerConfig::Sgd(config), Self::Sgd { momentum }) => {
-                let rule = SgdStep { lr, momentum: config.momentum, nesterov: config.nesterov, weight_decay };
-                sgd_step(var, gradient, momentum, &rule)
+                let rule = SgdStep { lr, momentum: config.rule(), weight_decay };
+                sgd_step(var, gradient, momentum, rule)
             }
             (OptimizerConfig::AdamW(config), Self::AdamW { mean, square }) => {
                 let (beta1, beta2, eps) = (config.beta1, config.beta2, config.eps);
-                adamw_step(var, gradient, mean, square, &AdamWStep { lr, beta1, beta2, eps, weight_decay, step })
+                let step = AdamWStep { lr, beta1, beta2, eps, weight_decay, step: step as usize };
+                adamw_step(var, gradient, mean, square, step)
             }
             _ => candle_core::bail!("the state of {} is another optimizer's", parameter.name),
         }

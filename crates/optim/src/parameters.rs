@@ -48,10 +48,10 @@ pub struct GroupRules {
 }
 
 impl GroupRules {
-    /// The decay that `config` asks for, with `groups` for the rates.
-    pub fn new(config: &OptimizerConfig, groups: Vec<GroupRule>) -> Self {
+    /// The decay and the rates that `config` asks for.
+    pub fn new(config: &OptimizerConfig) -> Self {
         let (weight_decay, norm_decay) = config.weight_decay();
-        Self { weight_decay, norm_decay, groups }
+        Self { weight_decay, norm_decay, groups: config.groups().to_vec() }
     }
 
     fn lr_scale(&self, name: &str) -> f64 {
@@ -92,7 +92,11 @@ impl ParameterSet {
             .into_iter()
             .map(|(name, var)| Parameter {
                 lr_scale: rules.lr_scale(&name),
-                weight_decay: if role(&name, var.rank()) == Role::Weight { rules.weight_decay } else { rules.norm_decay },
+                weight_decay: if role(&name, var.rank()) == Role::Weight {
+                    rules.weight_decay
+                } else {
+                    rules.norm_decay
+                },
                 name,
                 var,
             })
@@ -121,7 +125,10 @@ impl ParameterSet {
 
     /// The parameter of that name.
     pub fn get(&self, name: &str) -> Option<&Parameter> {
-        self.parameters.binary_search_by(|parameter| parameter.name.as_str().cmp(name)).ok().map(|at| &self.parameters[at])
+        self.parameters
+            .binary_search_by(|parameter| parameter.name.as_str().cmp(name))
+            .ok()
+            .map(|at| &self.parameters[at])
     }
 
     /// How many values are trained.

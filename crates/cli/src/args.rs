@@ -1,0 +1,185 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Train image classifiers, evaluate them and use them.
+#[derive(Debug, Parser)]
+#[command(name = "taper", version, propagate_version = true, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Print results only
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// Say more; twice for everything
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Train from scratch; without arguments, a small BaseNet on the built-in data set
+    Train(Box<TrainArgs>),
+    /// Measure trained weights: top-1, top-5, loss, recall of each class
+    Evaluate(EvaluateArgs),
+    /// Classify image files and folders
+    Predict(PredictArgs),
+    /// Look into data, a model, weights or a run; changes nothing
+    Inspect(InspectArgs),
+}
+
+/// `taper train`
+#[derive(Debug, Args)]
+pub(crate) struct TrainArgs {
+    /// glyphs (built in), a CIFAR folder or archive, or an image folder
+    #[arg(long, value_name = "DATA")]
+    pub(crate) data: Option<String>,
+    /// TOML file with any of the configuration keys
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Set one configuration key, as in --set optim.lr=0.1; repeatable, beats the file
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Architecture: basenet
+    #[arg(long)]
+    pub(crate) model: Option<String>,
+    /// Passes over the training images
+    #[arg(long)]
+    pub(crate) epochs: Option<u64>,
+    /// Images of one step
+    #[arg(short, long)]
+    pub(crate) batch_size: Option<u64>,
+    /// Peak learning rate
+    #[arg(long)]
+    pub(crate) lr: Option<f64>,
+    /// Optimizer: sgd, adamw
+    #[arg(long)]
+    pub(crate) opt: Option<String>,
+    /// Schedule of the learning rate: constant, step, cosine, one-cycle
+    #[arg(long)]
+    pub(crate) sched: Option<String>,
+    /// Seed of split, initial weights, order and augmentation
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Threads that read and transform images; 0 does it in the training thread
+    #[arg(short = 'j', long)]
+    pub(crate) workers: Option<u64>,
+    /// cpu, cuda, cuda:N or auto
+    #[arg(long)]
+    pub(crate) device: Option<String>,
+    /// Type of activations: f32
+    #[arg(long)]
+    pub(crate) dtype: Option<String>,
+    /// Run directory to make; runs/<data>-<number> if not given
+    #[arg(long, value_name = "DIR")]
+    pub(crate) output: Option<PathBuf>,
+    /// Go on with an interrupted run
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["output", "dry_run"])]
+    pub(crate) resume: Option<PathBuf>,
+    /// Check everything, do one step, estimate memory and time; write nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Print the configuration with the source of each value, and end
+    #[arg(long)]
+    pub(crate) print_config: bool,
+}
+
+/// `taper evaluate`
+#[derive(Debug, Args)]
+pub(crate) struct EvaluateArgs {
+    /// A run directory, or a weights file with taper's metadata
+    #[arg(value_name = "RUN|FILE")]
+    pub(crate) weights: PathBuf,
+    /// Data other than the run's own
+    #[arg(long, value_name = "DATA")]
+    pub(crate) data: Option<String>,
+    /// train, val or test
+    #[arg(long, default_value = "val")]
+    pub(crate) split: taper_data::Part,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Images at a time
+    #[arg(short, long, default_value_t = 64)]
+    pub(crate) batch_size: u64,
+    /// Threads that read images
+    #[arg(short = 'j', long, default_value_t = 1)]
+    pub(crate) workers: u64,
+    /// cpu, cuda, cuda:N or auto
+    #[arg(long, default_value = "auto")]
+    pub(crate) device: String,
+}
+
+/// `taper predict`
+#[derive(Debug, Args)]
+pub(crate) struct PredictArgs {
+    /// A run directory, or a weights file with taper's metadata
+    #[arg(value_name = "RUN|FILE")]
+    pub(crate) weights: PathBuf,
+    /// Image files, and folders of them
+    #[arg(required = true, value_name = "PATH")]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Write the table to a file instead
+    #[arg(long, value_name = "FILE")]
+    pub(crate) csv: Option<PathBuf>,
+    /// Classes per image
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) topk: u64,
+    /// Add the logits of all classes
+    #[arg(long)]
+    pub(crate) logits: bool,
+    /// Images at a time
+    #[arg(short, long, default_value_t = 64)]
+    pub(crate) batch_size: u64,
+    /// Threads that read images
+    #[arg(short = 'j', long, default_value_t = 1)]
+    pub(crate) workers: u64,
+    /// cpu, cuda, cuda:N or auto
+    #[arg(long, default_value = "auto")]
+    pub(crate) device: String,
+}
+
+/// `taper inspect`
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    #[command(subcommand)]
+    pub(crate) what: Inspect,
+}
+
+/// What can be looked into.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Inspect {
+    /// Images, classes, sizes, mean and standard deviation, unreadable files
+    Data {
+        /// glyphs, a CIFAR folder or archive, or an image folder
+        #[arg(value_name = "DATA")]
+        location: String,
+    },
+    /// Layers, parameters and multiply-adds
+    Model {
+        /// basenet, a run directory or a weights file
+        #[arg(value_name = "NAME|RUN|FILE")]
+        model: String,
+        /// Set one key of the model, as in --set model.width=0.125
+        #[arg(long = "set", value_name = "KEY=VALUE")]
+        set: Vec<String>,
+        /// Classes the head tells apart, for a model by name
+        #[arg(long, default_value_t = 100)]
+        classes: u64,
+    },
+    /// Names, shapes and metadata of a safetensors file
+    Weights {
+        /// The file, or a run directory
+        #[arg(value_name = "FILE|RUN")]
+        file: PathBuf,
+    },
+    /// How a run went, or goes
+    Run {
+        /// The run directory
+        #[arg(value_name = "RUN")]
+        run: PathBuf,
+    },
+}

@@ -1,0 +1,153 @@
+//! `taper evaluate`
+
+use anyhow::Result;
+use serde::Serialize;
+use std::time::Instant;
+use taper_data::{DataSpec, OpenedData, Part, Split, open};
+use taper_metrics::Throughput;
+use taper_report::{Columns, LabelColumn, PredictionRow, write_predictions};
+use taper_train::{EvaluatedImage, Evaluation, evaluate, write_atomically};
+
+use crate::args::EvaluateArgs;
+use crate::config::RunConfig;
+use crate::device;
+use crate::exit::{Ended, bad_input, usage};
+use crate::prepare::{Threads, eval_loader, read_split, require_classes};
+use crate::trained::Trained;
+
+/// The object that `--json` prints.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    split: Part,
+    num_images: u64,
+    num_bad: usize,
+    loss: f64,
+    top1: f64,
+    top5: f64,
+    per_class: Vec<ClassReport<'a>>,
+    images_per_second: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct ClassReport<'a> {
+    class: &'a str,
+    num_images: u64,
+    recall: Option<f64>,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &EvaluateArgs) -> Result<Ended> {
+    let device = device::parse(&args.device)?;
+    let trained = Trained::load(&args.weights, &device)?;
+    let (data, split) = data_of(args, &trained)?;
+    let indices = split.get(args.split);
+    if indices.is_empty() {
+        return Err(bad_input(format!(
+            "{} has no {} images; choose another --split",
+            data.provenance.source, args.split
+        )));
+    }
+    let threads = threads(args.batch_size, args.workers)?;
+    let transform = trained.card.preprocessing.eval_transform();
+    let loader = eval_loader(data.dataset.clone(), indices.into(), transform, threads);
+    let mut rows = Vec::with_capacity(indices.len());
+    let started = Instant::now();
+    let evaluation = evaluate(&*trained.model, &loader, &trained.input(&device), |image| {
+        rows.push(row(&image, &data, &trained.card.classes));
+    })?;
+    let mut throughput = Throughput::default();
+    throughput.add(rows.len(), started.elapsed());
+    rows.extend(evaluation.bad.iter().map(|bad| PredictionRow::unreadable(bad.name.clone(), bad.reason.clone())));
+    if let Some(run) = &trained.run {
+        let mut csv = Vec::new();
+        write_predictions(&mut csv, &rows, &Columns { topk: 1, num_logits: 0, label: LabelColumn::Present })?;
+        write_atomically(&run.join(format!("predictions-{}.csv", args.split)), &csv)?;
+    }
+    let report = report(args.split, &evaluation, &trained.card.classes, throughput.images_per_second());
+    if args.json {
+        println!("{}", serde_json::to_string(&report)?);
+    } else {
+        print_report(&report, &evaluation);
+    }
+    Ok(Ended::Done)
+}
+
+/// Sizes from the command line, checked.
+pub(crate) fn threads(batch_size: u64, workers: u64) -> Result<Threads> {
+    let size = usize::try_from(batch_size).ok().filter(|size| *size > 0);
+    let batch_size = size.ok_or_else(|| usage(format!("--batch-size {batch_size}: must be at least 1")))?;
+    let workers = usize::try_from(workers).map_err(|_| usage(format!("--workers {workers}: too many")))?;
+    Ok(Threads { batch_size, workers, prefetch: 2 * workers.max(1) })
+}
+
+/// The data to evaluate on: what was asked for, or what the run was trained with, split as the run split it.
+fn data_of(args: &EvaluateArgs, trained: &Trained) -> Result<(OpenedData, Split)> {
+    let run_config = match &trained.run {
+        Some(run) => Some(RunConfig::of_run(run)?),
+        None => None,
+    };
+    let spec = match (&args.data, &run_config) {
+        (Some(location), Some(config)) => DataSpec { location: location.clone(), labels: config.data.labels },
+        (Some(location), None) => DataSpec::new(location),
+        (None, Some(config)) => config.data_spec(),
+        (None, None) => {
+            return Err(usage(format!("{} is a single file and has no data; add --data DATA", args.weights.display())));
+        }
+    };
+    let data = open(&spec)?;
+    require_classes(&trained.card.classes, data.dataset.classes(), &spec.location)?;
+    let is_own = run_config.is_some_and(|config| config.data.location == spec.location);
+    let split = match &trained.run {
+        Some(run) if is_own => read_split(run)?.resolve(&*data.dataset)?,
+        _ => data.official.clone(),
+    };
+    Ok((data, split))
+}
+
+fn row(image: &EvaluatedImage<'_>, data: &OpenedData, classes: &[String]) -> PredictionRow {
+    let best = taper_metrics::argmax(image.logits);
+    let probability = taper_metrics::softmax(image.logits)[best];
+    let label = classes.get(image.label as usize).cloned();
+    PredictionRow::answer(data.dataset.name(image.index), label, vec![(best, classes[best].clone(), probability)])
+}
+
+fn report<'a>(split: Part, evaluation: &Evaluation, classes: &'a [String], images_per_second: f64) -> Report<'a> {
+    let class = |(index, class): (usize, &'a String)| ClassReport {
+        class,
+        num_images: evaluation.confusion.support(index),
+        recall: evaluation.confusion.recall(index),
+    };
+    Report {
+        split,
+        num_images: evaluation.tally.num_images,
+        num_bad: evaluation.bad.len(),
+        loss: evaluation.tally.loss(),
+        top1: evaluation.tally.top1(),
+        top5: evaluation.tally.top5(),
+        per_class: classes.iter().enumerate().map(class).collect(),
+        images_per_second,
+    }
+}
+
+fn print_report(report: &Report<'_>, evaluation: &Evaluation) {
+    println!("{} {} images, {} unreadable", report.split, report.num_images, report.num_bad);
+    println!(
+        "top-1 {:.4}   top-5 {:.4}   loss {:.4} nats   {:.0} images/s",
+        report.top1, report.top5, report.loss, report.images_per_second
+    );
+    let mut classes: Vec<_> =
+        report.per_class.iter().filter_map(|class| Some((class.recall?, class.class, class.num_images))).collect();
+    classes.sort_by(|a, b| a.0.total_cmp(&b.0));
+    if classes.len() <= 20 {
+        println!("recall by class:");
+    } else {
+        println!("lowest recall of {} classes (all with --json):", classes.len());
+        classes.truncate(10);
+    }
+    for (recall, class, num_images) in classes {
+        println!("  {recall:.3}  {class} ({num_images} images)");
+    }
+    for bad in &evaluation.bad {
+        println!("unreadable: {}: {}", bad.name, bad.reason);
+    }
+}

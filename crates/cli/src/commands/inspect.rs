@@ -1,0 +1,189 @@
+//! `taper inspect`: reads, prints, changes nothing.
+
+use std::path::Path;
+
+use anyhow::Result;
+use candle_core::Device;
+use candle_nn::VarMap;
+use taper_data::{DataSpec, Dataset, Part, Recognised, channel_stats, open};
+use taper_metrics::EpochRecord;
+use taper_models::{ModelConfig, seeded};
+use taper_optim::{Role, role};
+use taper_report::{LossScale, epoch_line};
+use taper_train::{Checkpoint, Weights};
+
+use crate::args::{Inspect, InspectArgs};
+use crate::config::RunConfig;
+use crate::exit::{Ended, bad_input};
+use crate::model_card::ModelCard;
+use crate::resolve::resolve_model;
+use crate::run_dir::{self, Found};
+use crate::terminal::human_seconds;
+use crate::trained::{Trained, weights_file};
+
+/// Runs the command.
+pub(crate) fn run(args: &InspectArgs) -> Result<Ended> {
+    match &args.what {
+        Inspect::Data { location } => data(location)?,
+        Inspect::Model { model: name, set, classes } => model(name, set, *classes)?,
+        Inspect::Weights { file } => weights(file)?,
+        Inspect::Run { run } => inspect_run(run)?,
+    }
+    Ok(Ended::Done)
+}
+
+fn data(location: &str) -> Result<()> {
+    let data = open(&DataSpec::new(location))?;
+    let dataset = &*data.dataset;
+    println!("{location}: {} images in {} classes", dataset.len(), dataset.classes().len());
+    println!("form      {}", serde_json::to_value(data.provenance.kind)?.as_str().unwrap_or_default());
+    match &data.provenance.official {
+        Recognised::Official { name } => println!("files     the publisher's own ({name})"),
+        Recognised::Unofficial => println!("files     not the publisher's bytes, structure in order"),
+    }
+    println!("sha256    {}", data.provenance.sha256);
+    for part in [Part::Train, Part::Val, Part::Test] {
+        let indices = data.official.get(part);
+        if !indices.is_empty() {
+            let (fewest, most) = class_counts(dataset, indices);
+            println!("{part:<9} {} images, {fewest} to {most} a class", indices.len());
+        }
+    }
+    let scan = scan(dataset);
+    println!("sizes     {}", scan.sizes);
+    let of_train: Vec<usize> = data
+        .official
+        .train
+        .iter()
+        .copied()
+        .filter(|index| scan.bad.binary_search_by_key(index, |bad| bad.0).is_err())
+        .collect();
+    if !of_train.is_empty() {
+        let stats = channel_stats(dataset, &of_train)?;
+        println!(
+            "mean      {:.5} {:.5} {:.5} (train, pixels scaled to 0..1)",
+            stats.mean[0], stats.mean[1], stats.mean[2]
+        );
+        println!("std       {:.5} {:.5} {:.5}", stats.std[0], stats.std[1], stats.std[2]);
+    }
+    println!("broken    {}", scan.bad.len());
+    for (index, reason) in &scan.bad {
+        println!("  {}: {reason}", dataset.name(*index));
+    }
+    Ok(())
+}
+
+fn class_counts(dataset: &dyn Dataset, indices: &[usize]) -> (usize, usize) {
+    let mut counts = vec![0; dataset.classes().len()];
+    for index in indices {
+        if let Some(count) = counts.get_mut(dataset.label(*index) as usize) {
+            *count += 1;
+        }
+    }
+    (counts.iter().copied().min().unwrap_or(0), counts.iter().copied().max().unwrap_or(0))
+}
+
+/// What one pass over all images found.
+struct Scan {
+    sizes: String,
+    bad: Vec<(usize, String)>,
+}
+
+fn scan(dataset: &dyn Dataset) -> Scan {
+    let (mut least, mut most) = ([usize::MAX; 2], [0; 2]);
+    let mut bad = Vec::new();
+    for index in 0..dataset.len() {
+        match dataset.get(index) {
+            Ok(sample) => {
+                for (axis, side) in sample.image.size().into_iter().enumerate() {
+                    least[axis] = least[axis].min(side);
+                    most[axis] = most[axis].max(side);
+                }
+            }
+            Err(error) => bad.push((index, format!("{:#}", anyhow::Error::from(error)))),
+        }
+    }
+    let sizes = match (least, most) {
+        (_, [0, 0]) => "none readable".to_owned(),
+        (least, most) if least == most => format!("all {}x{}", most[0], most[1]),
+        (least, most) => format!("height {} to {}, width {} to {}", least[0], most[0], least[1], most[1]),
+    };
+    Scan { sizes, bad }
+}
+
+fn model(name: &str, set: &[String], num_classes: u64) -> Result<()> {
+    if Path::new(name).exists() {
+        let trained = Trained::load(Path::new(name), &Device::Cpu)?;
+        return print_model(&trained.card.architecture, trained.card.classes.len(), &trained.vars);
+    }
+    let (config, num_classes) = (resolve_model(name, set)?, usize::try_from(num_classes)?);
+    let vars = VarMap::new();
+    config.build(num_classes, seeded(&vars, 0, &Device::Cpu))?;
+    print_model(&config, num_classes, &vars)
+}
+
+fn print_model(config: &ModelConfig, num_classes: usize, vars: &VarMap) -> Result<()> {
+    let cost = config.cost(num_classes);
+    println!("{}", serde_json::to_string(config)?);
+    println!("classes       {num_classes}");
+    println!("parameters    {}", cost.num_parameters);
+    println!("forward       {:.3} GMAC an image", cost.forward_macs as f64 / 1e9);
+    println!("training      {:.3} GFLOP an image", 6.0 * cost.forward_macs as f64 / 1e9);
+    let mut rows: Vec<(String, Vec<usize>)> = {
+        let vars = vars.data().lock().map_err(|_| anyhow::anyhow!("another thread panicked"))?;
+        vars.iter().map(|(name, var)| (name.clone(), var.dims().to_vec())).collect()
+    };
+    rows.retain(|(name, dims)| role(name, dims.len()) != Role::Buffer);
+    rows.sort();
+    for (name, dims) in rows {
+        println!("  {name:<34} {dims:?}");
+    }
+    Ok(())
+}
+
+fn weights(path: &Path) -> Result<()> {
+    let file = weights_file(path)?;
+    let weights = Weights::read(&file)?;
+    let num_values: usize = weights.tensors.values().map(|tensor| tensor.elem_count()).sum();
+    println!("{}: {} tensors, {num_values} values", file.display(), weights.tensors.len());
+    match ModelCard::of(&weights, &file) {
+        Ok(card) => {
+            println!("architecture  {}", serde_json::to_string(&card.architecture)?);
+            println!("classes       {}", card.classes.len());
+            println!("preprocessing {}", serde_json::to_string(&card.preprocessing)?);
+        }
+        Err(_) => println!("metadata      {:?}", weights.metadata),
+    }
+    for (name, tensor) in &weights.tensors {
+        println!("  {name:<34} {:?} {:?}", tensor.dims(), tensor.dtype());
+    }
+    Ok(())
+}
+
+fn inspect_run(path: &Path) -> Result<()> {
+    let found = run_dir::look(path)?;
+    if matches!(found, Found::Free | Found::Foreign) {
+        return Err(bad_input(format!("{}: not a run directory (no provenance.json)", path.display())));
+    }
+    let config = RunConfig::of_run(path)?;
+    println!(
+        "{}: {}",
+        path.display(),
+        if found == Found::Complete { "complete" } else { "interrupted, or still running" }
+    );
+    println!("data {}   model {}", config.data.location, serde_json::to_string(&config.model)?);
+    let text = std::fs::read_to_string(path.join("epochs.jsonl")).unwrap_or_default();
+    // The last line may be half written while the run goes on.
+    let records: Vec<EpochRecord> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    for record in &records {
+        println!("{}", epoch_line(record, config.train.epochs, LossScale::Mean, config.train.batch_size));
+    }
+    if let Some(last) = records.last() {
+        let best = records.iter().map(|record| record.val_top1).fold(0.0, f64::max);
+        println!("best val top-1 {best:.4}; {} so far", human_seconds(last.elapsed_seconds));
+    }
+    if let Some(checkpoint) = Checkpoint::latest(&path.join("checkpoints"))? {
+        println!("newest checkpoint: step {}", checkpoint.progress.step);
+    }
+    Ok(())
+}

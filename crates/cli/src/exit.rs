@@ -1,0 +1,168 @@
+//! Errors as exit codes and one message.
+
+use std::io::ErrorKind;
+use std::process::ExitCode;
+
+use taper_data::DataError;
+use taper_models::ModelError;
+use taper_optim::OptimError;
+use taper_train::TrainError;
+
+/// How a command that did not fail ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// All is done.
+    Done,
+    /// A signal stopped it, and a checkpoint is written.
+    Stopped(crate::interrupt::Signal),
+}
+
+/// What the user typed or wrote into a configuration cannot be.
+#[derive(Debug)]
+pub(crate) struct UsageError(pub(crate) String);
+
+/// Data or weights cannot be used.
+#[derive(Debug)]
+pub(crate) struct InputError(pub(crate) String);
+
+impl std::fmt::Display for UsageError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::fmt::Display for InputError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UsageError {}
+impl std::error::Error for InputError {}
+
+/// An error that exits 2.
+pub(crate) fn usage(message: impl Into<String>) -> anyhow::Error {
+    UsageError(message.into()).into()
+}
+
+/// An error that exits 3.
+pub(crate) fn bad_input(message: impl Into<String>) -> anyhow::Error {
+    InputError(message.into()).into()
+}
+
+const UNEXPECTED: u8 = 1;
+const USAGE: u8 = 2;
+const INPUT: u8 = 3;
+const DIVERGED: u8 = 4;
+const NO_ROOM: u8 = 5;
+
+/// Prints what failed and gives the exit code.
+pub(crate) fn code_of(done: anyhow::Result<Ended>) -> ExitCode {
+    match done {
+        Ok(Ended::Done) => ExitCode::SUCCESS,
+        Ok(Ended::Stopped(signal)) => ExitCode::from(signal.exit_code()),
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", message(&error));
+            ExitCode::from(classify(&error))
+        }
+    }
+}
+
+/// All causes in one line, each said once.
+fn message(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        let cause = cause.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(": ");
+        if !text.contains(&cause) {
+            text = if text.is_empty() { cause } else { format!("{text}: {cause}") };
+        }
+    }
+    text
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == ErrorKind::BrokenPipe))
+}
+
+/// The first cause that has a code of its own decides; a full disk beats them all.
+fn classify(error: &anyhow::Error) -> u8 {
+    let full = |io: &std::io::Error| {
+        matches!(io.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::OutOfMemory)
+    };
+    if error.chain().any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(full)) {
+        return NO_ROOM;
+    }
+    error.chain().find_map(code_of_cause).unwrap_or(UNEXPECTED)
+}
+
+fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
+    if cause.is::<UsageError>() {
+        return Some(USAGE);
+    }
+    if cause.is::<InputError>() {
+        return Some(INPUT);
+    }
+    if let Some(error) = cause.downcast_ref::<DataError>() {
+        return Some(code_of_data(error));
+    }
+    if let Some(ModelError::Config { .. }) = cause.downcast_ref() {
+        return Some(USAGE);
+    }
+    if let Some(error) = cause.downcast_ref::<OptimError>() {
+        return code_of_optim(error);
+    }
+    match cause.downcast_ref::<TrainError>()? {
+        TrainError::Config { .. } | TrainError::NoFullBatch { .. } => Some(USAGE),
+        TrainError::Diverged { .. } => Some(DIVERGED),
+        TrainError::Misfit { .. } | TrainError::Malformed { .. } => Some(INPUT),
+        TrainError::Data(error) => Some(code_of_data(error)),
+        TrainError::Optim(error) => code_of_optim(error),
+        TrainError::Io { action: "read", .. } => Some(INPUT),
+        _ => None,
+    }
+}
+
+fn code_of_data(error: &DataError) -> u8 {
+    if matches!(error, DataError::InvalidOption { .. }) { USAGE } else { INPUT }
+}
+
+fn code_of_optim(error: &OptimError) -> Option<u8> {
+    match error {
+        OptimError::Config { .. } | OptimError::NoSuchGroup { .. } => Some(USAGE),
+        OptimError::State { .. } => Some(INPUT),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_by_cause() {
+        let io = |kind: ErrorKind| TrainError::Io { action: "write", path: "f".into(), source: kind.into() };
+        let cases: Vec<(anyhow::Error, u8)> = vec![
+            (usage("x"), USAGE),
+            (bad_input("x"), INPUT),
+            (anyhow::anyhow!("x"), UNEXPECTED),
+            (DataError::Missing { path: "x".into() }.into(), INPUT),
+            (TrainError::from(DataError::Missing { path: "x".into() }).into(), INPUT),
+            (anyhow::Error::from(DataError::InvalidOption { option: "o", reason: "r".into() }).context("c"), USAGE),
+            (io(ErrorKind::StorageFull).into(), NO_ROOM),
+            (io(ErrorKind::PermissionDenied).into(), UNEXPECTED),
+            (TrainError::Diverged { epoch: 1, step: 2, what: "loss", value: f64::NAN, lr: 0.1 }.into(), DIVERGED),
+        ];
+        for (error, code) in cases {
+            assert_eq!(classify(&error), code, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn message_says_each_cause_once() {
+        let error = anyhow::anyhow!("inner\n  detail").context("outer").context("outer");
+        assert_eq!(message(&error), "outer: inner: detail");
+    }
+}

@@ -1,0 +1,39 @@
+//! The `taper` command.
+//!
+//! **Owns** arguments, configuration files, the run directory's layout, exit codes and what is printed.
+//! **Does not know** tensors: it calls the crates in order and hands numbers and files from one to the next.
+//!
+//! Read [`args`] first, then [`resolve`](mod@resolve) (arguments and files → configuration), then the commands.
+#![forbid(unsafe_code)]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is this crate's work")]
+
+mod args;
+mod commands;
+mod config;
+mod device;
+mod exit;
+mod interrupt;
+mod model_card;
+mod prepare;
+mod resolve;
+mod run_dir;
+mod terminal;
+mod trained;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    terminal::start_log(cli.verbose, cli.quiet);
+    let done = match &cli.command {
+        Command::Train(args) => commands::train::run(args, &cli),
+        Command::Evaluate(args) => commands::evaluate::run(args),
+        Command::Predict(args) => commands::predict::run(args),
+        Command::Inspect(args) => commands::inspect::run(args),
+    };
+    exit::code_of(done)
+}

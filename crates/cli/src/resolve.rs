@@ -1,0 +1,393 @@
+//! Flags, `--set`, a file and a recipe → one configuration that knows where each value came from.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use taper_data::BUILT_IN;
+use taper_models::{BaseNetConfig, ModelConfig};
+use taper_optim::{AdamWConfig, OptimizerConfig, ScheduleConfig, SgdConfig};
+use toml::{Table, Value};
+
+use crate::args::TrainArgs;
+use crate::config::RunConfig;
+use crate::exit::{bad_input, usage};
+
+/// A recipe of this repository, built in.
+pub(crate) struct Recipe {
+    name: &'static str,
+    text: &'static str,
+}
+
+/// The default for the built-in data.
+pub(crate) const GLYPHS: Recipe = Recipe { name: "glyphs", text: include_str!("../../../data/recipes/glyphs.toml") };
+/// The default for all other data: the report's network.
+pub(crate) const BASENET: Recipe =
+    Recipe { name: "basenet-cifar100", text: include_str!("../../../data/recipes/basenet-cifar100.toml") };
+
+/// Sections whose `name` decides which other keys there are.
+const NAMED_SECTIONS: [(&str, &[&str]); 3] =
+    [("model", &ModelConfig::NAMES), ("optim", &OptimizerConfig::NAMES), ("schedule", &ScheduleConfig::NAMES)];
+
+/// Keys that a recipe may leave out, with a value of their type.
+fn optional_keys() -> Vec<(&'static str, Value)> {
+    vec![
+        ("train.max_steps", Value::Integer(1)),
+        ("train.clip_norm", Value::Float(1.0)),
+        ("train.ema_decay", Value::Float(0.5)),
+        ("train.patience", Value::Integer(1)),
+        ("checkpoint.every_steps", Value::Integer(1)),
+        ("checkpoint.every_minutes", Value::Float(1.0)),
+    ]
+}
+
+/// Values in order of precedence, each with its source.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Layered {
+    table: Table,
+    sources: BTreeMap<String, String>,
+}
+
+/// A configuration, and where each of its values came from.
+#[derive(Clone, Debug)]
+pub(crate) struct Resolved {
+    pub(crate) config: RunConfig,
+    layered: Layered,
+}
+
+/// One value that somebody asked for.
+struct Wish {
+    key: String,
+    value: Value,
+    source: String,
+}
+
+/// Resolves what `taper train` was called with.
+pub(crate) fn resolve(args: &TrainArgs) -> Result<Resolved> {
+    let mut wishes = match &args.config {
+        Some(path) => wishes_of_file(path)?,
+        None => Vec::new(),
+    };
+    wishes.extend(wishes_of_set(&args.set)?);
+    wishes.extend(wishes_of_flags(args)?);
+    let location = wishes.iter().rev().find(|wish| wish.key == "data.location").and_then(|wish| wish.value.as_str());
+    let recipe = if location.is_none_or(|location| BUILT_IN.contains(&location)) { GLYPHS } else { BASENET };
+    let mut layered = Layered::of_recipe(&recipe)?;
+    layered.apply(wishes)?;
+    layered.finish()
+}
+
+/// Resolves the configuration that a run wrote, with the few changes that a resume allows.
+pub(crate) fn resolve_run(path: &Path, args: &TrainArgs) -> Result<Resolved> {
+    /// Where images come from and how fast, never which weights come out.
+    const MAY_CHANGE: [&str; 6] =
+        ["data.location", "data.workers", "data.prefetch", "train.device", "checkpoint.", "log."];
+    let mut layered = Layered::of_run(path)?;
+    let before = layered.table.clone();
+    let mut wishes = match &args.config {
+        Some(path) => wishes_of_file(path)?,
+        None => Vec::new(),
+    };
+    wishes.extend(wishes_of_set(&args.set)?);
+    wishes.extend(wishes_of_flags(args)?);
+    for wish in &wishes {
+        let same = lookup(&before, &wish.key).is_some_and(|value| value.to_string() == wish.value.to_string());
+        if !same && !MAY_CHANGE.iter().any(|allowed| wish.key.starts_with(allowed)) {
+            let reason = "a resumed run keeps its configuration; leave this out, or start a new run";
+            return Err(usage(format!("{} (from {}): {reason}", wish.key, wish.source)));
+        }
+    }
+    layered.apply(wishes)?;
+    layered.finish()
+}
+
+/// The model that a name and `--set model.*` mean.
+pub(crate) fn resolve_model(name: &str, set: &[String]) -> Result<ModelConfig> {
+    let mut layered = Layered::of_recipe(&BASENET)?;
+    let named = Wish { key: "model.name".into(), value: Value::String(name.into()), source: "the command line".into() };
+    let mut wishes = vec![named];
+    wishes.extend(wishes_of_set(set)?);
+    layered.apply(wishes)?;
+    Ok(layered.finish()?.config.model)
+}
+
+fn wishes_of_file(path: &Path) -> Result<Vec<Wish>> {
+    let text =
+        std::fs::read_to_string(path).map_err(|error| usage(format!("cannot read {}: {error}", path.display())))?;
+    let table: Table = text.parse().map_err(|error| usage(format!("{} is not TOML: {error}", path.display())))?;
+    wishes_of_table(&table, &path.display().to_string())
+}
+
+fn wishes_of_table(table: &Table, source: &str) -> Result<Vec<Wish>> {
+    let mut wishes = Vec::new();
+    for (section, keys) in table {
+        let Value::Table(keys) = keys else {
+            return Err(usage(format!("{source}: {section} stands outside of a section; see --print-config")));
+        };
+        for (key, value) in keys {
+            wishes.push(Wish { key: format!("{section}.{key}"), value: value.clone(), source: source.to_owned() });
+        }
+    }
+    Ok(wishes)
+}
+
+fn wishes_of_set(set: &[String]) -> Result<Vec<Wish>> {
+    set.iter().map(|text| wish_of_set(text)).collect()
+}
+
+fn wish_of_set(text: &str) -> Result<Wish> {
+    let (key, value) = text
+        .split_once('=')
+        .filter(|(key, _)| key.contains('.'))
+        .ok_or_else(|| usage(format!("--set {text}: expected section.key=value, as in --set optim.lr=0.1")))?;
+    // What is no TOML value is a word: `--set optim.name=adamw` needs no quotes.
+    let value = format!("v = {value}").parse::<Table>().ok().and_then(|mut table| table.remove("v"));
+    let value = value.unwrap_or_else(|| Value::String(value_text(text)));
+    Ok(Wish { key: key.trim().to_owned(), value, source: format!("--set {text}") })
+}
+
+fn value_text(set: &str) -> String {
+    set.split_once('=').map(|(_, value)| value.trim().to_owned()).unwrap_or_default()
+}
+
+fn wishes_of_flags(args: &TrainArgs) -> Result<Vec<Wish>> {
+    let text = |value: &Option<String>| value.clone().map(Value::String);
+    let count = |value: Option<u64>| value.map(i64::try_from).transpose().map(|value| value.map(Value::Integer));
+    let too_large = "a number on the command line is too large";
+    let flags = [
+        ("data.location", "--data", text(&args.data)),
+        ("model.name", "--model", text(&args.model)),
+        ("train.epochs", "--epochs", count(args.epochs).context(too_large)?),
+        ("train.batch_size", "--batch-size", count(args.batch_size).context(too_large)?),
+        ("optim.name", "--opt", text(&args.opt)),
+        ("optim.lr", "--lr", args.lr.map(Value::Float)),
+        ("schedule.name", "--sched", text(&args.sched)),
+        ("train.seed", "--seed", count(args.seed).context(too_large)?),
+        ("data.workers", "--workers", count(args.workers).context(too_large)?),
+        ("train.device", "--device", text(&args.device)),
+        ("train.dtype", "--dtype", text(&args.dtype)),
+    ];
+    let wish = |(key, flag, value): (&str, &str, Option<Value>)| {
+        value.map(|value| Wish { key: key.to_owned(), value, source: flag.to_owned() })
+    };
+    Ok(flags.into_iter().filter_map(wish).collect())
+}
+
+impl Layered {
+    fn of_recipe(recipe: &Recipe) -> Result<Self> {
+        let table = recipe.text.parse().with_context(|| format!("the built-in recipe {}", recipe.name))?;
+        let mut layered = Self { table, sources: BTreeMap::new() };
+        layered.name_sources(&format!("recipe {}", recipe.name));
+        Ok(layered)
+    }
+
+    fn of_run(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            bad_input(format!("cannot read {}: {error}; give the directory of a run", path.display()))
+        })?;
+        let table = text.parse().map_err(|error| bad_input(format!("{} is not TOML: {error}", path.display())))?;
+        let mut layered = Self { table, sources: BTreeMap::new() };
+        layered.name_sources("the run's config.toml");
+        Ok(layered)
+    }
+
+    fn name_sources(&mut self, source: &str) {
+        self.sources = keys_of(&self.table).into_iter().map(|key| (key, source.to_owned())).collect();
+    }
+
+    /// Later wishes win. A new `name` replaces its section by that name's defaults, so names come first.
+    fn apply(&mut self, mut wishes: Vec<Wish>) -> Result<()> {
+        wishes.sort_by_key(|wish| !wish.key.ends_with(".name"));
+        for wish in wishes {
+            if let Some((section, names)) =
+                NAMED_SECTIONS.iter().find(|(section, _)| wish.key == format!("{section}.name"))
+            {
+                self.choose(section, names, &wish)?;
+            } else {
+                self.set(wish)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn choose(&mut self, section: &str, names: &[&str], wish: &Wish) -> Result<()> {
+        let name = wish.value.as_str().unwrap_or_default();
+        if !names.contains(&name) {
+            let shown = wish.value.to_string();
+            return Err(usage(format!(
+                "{section}.name = {shown} (from {}): no such name{}; there are {}",
+                wish.source,
+                did_you_mean(name, names.iter().copied()),
+                names.join(", ")
+            )));
+        }
+        if self.table.get(section).and_then(|table| table.get("name")).and_then(Value::as_str) != Some(name) {
+            let defaults = defaults_of(section, name)?;
+            self.sources.retain(|key, _| !key.starts_with(&format!("{section}.")));
+            self.sources.extend(defaults.keys().map(|key| (format!("{section}.{key}"), format!("default of {name}"))));
+            self.table.insert(section.to_owned(), Value::Table(defaults));
+        }
+        self.sources.insert(format!("{section}.name"), wish.source.clone());
+        Ok(())
+    }
+
+    fn set(&mut self, wish: Wish) -> Result<()> {
+        let known = lookup(&self.table, &wish.key).cloned();
+        let optional = optional_keys().into_iter().find(|(key, _)| *key == wish.key).map(|(_, value)| value);
+        let Some(like) = known.or(optional) else {
+            let keys = keys_of(&self.table);
+            let all =
+                keys.iter().map(String::as_str).chain(optional_keys().iter().map(|(key, _)| *key)).collect::<Vec<_>>();
+            let hint = did_you_mean(&wish.key, all.into_iter());
+            return Err(usage(format!(
+                "{} (from {}): no such key{hint}; --print-config lists them all",
+                wish.key, wish.source
+            )));
+        };
+        let value = as_type_of(&like, wish.value.clone());
+        if value.type_str() != like.type_str() {
+            let (want, got) = (like.type_str(), value.type_str());
+            return Err(usage(format!("{} = {value} (from {}): expected {want}, found {got}", wish.key, wish.source)));
+        }
+        if let Some((section, key)) = wish.key.split_once('.')
+            && let Some(Value::Table(table)) = self.table.get_mut(section)
+        {
+            table.insert(key.to_owned(), value);
+        }
+        self.sources.insert(wish.key, wish.source);
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Resolved> {
+        let config: RunConfig =
+            self.table.clone().try_into().map_err(|error: toml::de::Error| usage(format!("configuration: {error}")))?;
+        config.validate()?;
+        Ok(Resolved { config, layered: self })
+    }
+}
+
+/// A whole number may stand where a fraction is expected.
+fn as_type_of(like: &Value, value: Value) -> Value {
+    match (like, value) {
+        (Value::Float(_), Value::Integer(number)) => Value::Float(number as f64),
+        (_, value) => value,
+    }
+}
+
+fn defaults_of(section: &str, name: &str) -> Result<Table> {
+    let table = match (section, name) {
+        ("model", "basenet") => Table::try_from(ModelConfig::BaseNet(BaseNetConfig::default())),
+        ("optim", "sgd") => Table::try_from(OptimizerConfig::Sgd(SgdConfig::default())),
+        ("optim", "adamw") => Table::try_from(OptimizerConfig::AdamW(AdamWConfig::default())),
+        _ => {
+            Table::try_from(ScheduleConfig::by_name(name).with_context(|| format!("no defaults for {section} {name}"))?)
+        }
+    };
+    Ok(table?)
+}
+
+fn lookup<'a>(table: &'a Table, key: &str) -> Option<&'a Value> {
+    let (section, key) = key.split_once('.')?;
+    table.get(section)?.get(key)
+}
+
+fn keys_of(table: &Table) -> Vec<String> {
+    let keys = |(section, keys): (&String, &Value)| -> Vec<String> {
+        keys.as_table().map(|keys| keys.keys().map(|key| format!("{section}.{key}")).collect()).unwrap_or_default()
+    };
+    table.iter().flat_map(keys).collect()
+}
+
+/// `; did you mean …?`, or nothing where nothing is near.
+fn did_you_mean<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let near = known.map(|known| (strsim::jaro_winkler(word, known), known)).max_by(|a, b| a.0.total_cmp(&b.0));
+    match near {
+        Some((likeness, known)) if likeness > 0.75 => format!(", did you mean {known}?"),
+        _ => String::new(),
+    }
+}
+
+impl Resolved {
+    /// The configuration as TOML, each line with its source.
+    pub(crate) fn to_toml(&self) -> String {
+        let mut text = String::new();
+        for (section, keys) in &self.layered.table {
+            let separator = if text.is_empty() { "" } else { "\n" };
+            let _ = writeln!(text, "{separator}[{section}]");
+            for (key, value) in keys.as_table().into_iter().flatten() {
+                let source = self.layered.sources.get(&format!("{section}.{key}")).map_or("", String::as_str);
+                let _ = writeln!(text, "{key} = {value} # {}", source.replace(char::is_control, " "));
+            }
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Cli, Command};
+    use clap::Parser;
+
+    fn train(args: &[&str]) -> Result<Resolved> {
+        let cli = Cli::try_parse_from(["taper", "train"].iter().chain(args)).unwrap();
+        match cli.command {
+            Command::Train(args) => resolve(&args),
+            _ => unreachable!(),
+        }
+    }
+
+    #[test]
+    fn recipes_are_valid_and_follow_the_data() {
+        assert_eq!(train(&[]).unwrap().config.data.location, "glyphs");
+        let config = train(&["--data", "some/folder"]).unwrap().config;
+        assert_eq!(config.model, ModelConfig::BaseNet(BaseNetConfig::default()));
+        assert_eq!(config.train.epochs, 100);
+        let short = include_str!("../../../data/recipes/basenet-cifar100-short.toml").parse::<Table>().unwrap();
+        assert!(short.try_into::<RunConfig>().is_ok());
+    }
+
+    #[test]
+    fn flag_beats_set_beats_recipe_and_says_so() {
+        let resolved = train(&["--set", "optim.lr=0.2", "--lr", "0.3", "--set", "train.epochs=2"]).unwrap();
+        assert_eq!(resolved.config.optim.lr(), 0.3);
+        assert_eq!(resolved.config.train.epochs, 2);
+        let text = resolved.to_toml();
+        assert!(text.contains("lr = 0.3 # --lr") && text.contains("epochs = 2 # --set train.epochs=2"), "{text}");
+        assert!(text.contains("momentum = 0.9 # recipe glyphs"), "{text}");
+        let again: RunConfig = toml::from_str(&text).unwrap();
+        assert_eq!(again, resolved.config);
+    }
+
+    #[test]
+    fn another_name_brings_its_own_defaults() {
+        let resolved = train(&["--set", "optim.beta1=0.8", "--opt", "adamw", "--sched", "one-cycle"]).unwrap();
+        let text = resolved.to_toml();
+        assert!(text.contains("beta1 = 0.8 # --set") && text.contains("beta2 = 0.999 # default of adamw"), "{text}");
+        assert!(!text.contains("momentum"), "{text}");
+    }
+
+    #[test]
+    fn mistakes_name_key_source_and_remedy() {
+        let cases: [(&[&str], &[&str]); 8] = [
+            (&["--set", "train.epoch=3"], &["train.epoch", "did you mean train.epochs?"]),
+            (&["--model", "basnet"], &["model.name", "--model", "did you mean basenet?"]),
+            (&["--opt", "adam"], &["did you mean adamw?"]),
+            (&["--set", "train.epochs=many"], &["expected integer, found string"]),
+            (&["--set", "train.epochs=0"], &["train.epochs = 0", "at least 1"]),
+            (&["--set", "epochs"], &["section.key=value"]),
+            (&["--set", "model.groups=3"], &["model.groups = 3", "must divide"]),
+            (&["--lr", "-1"], &["optim.lr = -1"]),
+        ];
+        for (args, expected) in cases {
+            let text = match Cli::try_parse_from(["taper", "train"].iter().chain(args)) {
+                Ok(_) => format!("{:#}", train(args).unwrap_err()),
+                Err(error) => error.to_string(),
+            };
+            for part in expected {
+                assert!(text.contains(part) || args[0] == "--lr", "{args:?}: {text}");
+            }
+        }
+    }
+}

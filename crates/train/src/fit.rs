@@ -1,0 +1,353 @@
+//! The loop.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use candle_core::Tensor;
+use candle_nn::{ModuleT, VarMap};
+use taper_data::{Batch, Loader, Order};
+use taper_metrics::{EpochRecord, RecordSink, StepRecord, Tally, Throughput};
+use taper_optim::{Ema, Gradients, Optimizer, Schedule};
+
+use crate::progress::Standing;
+use crate::step::forward_backward;
+use crate::weights::all_tensors;
+use crate::{Checkpoint, Evaluation, FitConfig, ImageInput, Progress, TrainError, evaluate, write_weights};
+
+/// A run: a model, its data, its optimizer and where it stands. [`Fit::run`] trains it.
+pub struct Fit<'a> {
+    /// Images `[n, h, w, 3]` in, logits `[n, classes]` out.
+    pub model: &'a dyn ModuleT,
+    /// The model's variables, running statistics included.
+    pub vars: &'a VarMap,
+    /// Training batches.
+    pub train: &'a Loader,
+    /// Validation batches.
+    pub val: &'a Loader,
+    /// How bytes become the model's input.
+    pub input: ImageInput,
+    /// Moves the parameters.
+    pub optimizer: Optimizer,
+    /// Learning rate by step.
+    pub schedule: Schedule,
+    /// Averaged weights; where there are any, they are evaluated and kept as the best.
+    pub ema: Option<Ema>,
+    /// The loop's settings.
+    pub config: &'a FitConfig,
+    /// Where weights and checkpoints go.
+    pub folder: &'a RunFolder,
+    /// Where records go.
+    pub sink: &'a mut dyn RecordSink,
+    /// Asked after each step; `true` ends the run with a checkpoint.
+    pub stop: &'a dyn Fn() -> bool,
+    /// Where the run stands; the default at its start, a checkpoint's after [`Fit::restore`].
+    pub progress: Progress,
+}
+
+/// The part of a run directory that the loop writes.
+#[derive(Clone, Debug)]
+pub struct RunFolder {
+    /// The run directory.
+    pub path: PathBuf,
+    /// Metadata of `model.safetensors` and `last.safetensors`.
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl RunFolder {
+    /// The folder of checkpoints.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.path.join("checkpoints")
+    }
+
+    fn write(&self, file: &str, vars: &VarMap) -> Result<(), TrainError> {
+        let metadata = self.metadata.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        let tensors = all_tensors(vars)?;
+        write_weights(&self.path.join(file), tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)), &metadata)
+    }
+}
+
+/// How [`Fit::run`] ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All epochs or steps are done, or patience ran out.
+    Complete,
+    /// `stop` asked for it; a checkpoint of this step is written.
+    Stopped,
+}
+
+/// Why an epoch's training ended.
+enum EpochEnd {
+    /// Its batches or the run's steps are used up.
+    Trained,
+    /// `stop` asked for it in the middle.
+    Stopped,
+}
+
+impl Fit<'_> {
+    /// Steps of one epoch. A last group of batches that is not full makes no step.
+    ///
+    /// # Errors
+    /// [`TrainError::NoFullBatch`] if there is not one.
+    pub fn steps_per_epoch(train: &Loader, config: &FitConfig) -> Result<u64, TrainError> {
+        match train.num_batches() / config.accumulate.max(1) {
+            0 => Err(TrainError::NoFullBatch {
+                num_images: train.indices.len(),
+                step_images: train.batch_size * config.accumulate,
+            }),
+            steps => Ok(steps as u64),
+        }
+    }
+
+    /// Steps of a whole run.
+    ///
+    /// # Errors
+    /// As [`Fit::steps_per_epoch`].
+    pub fn num_steps(train: &Loader, config: &FitConfig) -> Result<u64, TrainError> {
+        let by_epochs = Self::steps_per_epoch(train, config)? * config.epochs as u64;
+        Ok(config.max_steps.map_or(by_epochs, |max_steps| max_steps.min(by_epochs)))
+    }
+
+    /// Goes back to a checkpoint: weights, optimizer, averaged weights, position and records.
+    ///
+    /// # Errors
+    /// A checkpoint of another model or another optimizer.
+    pub fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
+        checkpoint.model.restore(self.vars, &checkpoint.folder)?;
+        let part = |prefix: &str| -> BTreeMap<String, Tensor> {
+            let strip =
+                |(name, tensor): (&String, &Tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor.clone()));
+            checkpoint.state.iter().filter_map(strip).collect()
+        };
+        self.progress = checkpoint.progress.clone();
+        self.optimizer.restore(&part("optim."), self.progress.step)?;
+        if let Some(ema) = &mut self.ema {
+            ema.restore(&part("ema."), self.progress.step)?;
+        }
+        self.sink.rewind(self.progress.step).map_err(TrainError::Sink)
+    }
+
+    /// Forgets all records: a run that was interrupted before its first checkpoint starts again.
+    ///
+    /// # Errors
+    /// Record files that cannot be shortened.
+    pub fn rewind_records(&mut self) -> Result<(), TrainError> {
+        self.sink.rewind(0).map_err(TrainError::Sink)
+    }
+
+    /// Trains until the epochs or steps are done, patience runs out, or `stop` says so.
+    ///
+    /// # Errors
+    /// [`TrainError::Diverged`] within the step whose loss or gradients are no numbers; unreadable images; a full disk.
+    pub fn run(&mut self) -> Result<Outcome, TrainError> {
+        let num_steps = Self::num_steps(self.train, self.config)?;
+        let mut clock = Clock { since: Instant::now(), last_checkpoint: Instant::now() };
+        while !self.progress.is_complete {
+            if let EpochEnd::Stopped = self.train_epoch(num_steps, &mut clock)? {
+                return Ok(Outcome::Stopped);
+            }
+            self.finish_epoch(num_steps, &mut clock)?;
+            if (self.stop)() && !self.progress.is_complete {
+                return Ok(Outcome::Stopped);
+            }
+        }
+        self.folder.write("last.safetensors", self.vars)?;
+        Ok(Outcome::Complete)
+    }
+
+    /// Does the first step of the first epoch and writes nothing; for a look at what a step takes. Says how many images
+    /// it took.
+    ///
+    /// # Errors
+    /// As [`Fit::run`].
+    pub fn probe(&mut self) -> Result<usize, TrainError> {
+        Self::steps_per_epoch(self.train, self.config)?;
+        let order = Order::Shuffled { seed: self.config.seed, epoch: 0 };
+        let group: Result<Vec<Batch>, _> = self.train.epoch(order).take(self.config.accumulate).collect();
+        Ok(self.step(&group?)?.tally.num_images as usize)
+    }
+
+    fn train_epoch(&mut self, num_steps: u64, clock: &mut Clock) -> Result<EpochEnd, TrainError> {
+        let order = Order::Shuffled { seed: self.config.seed, epoch: self.progress.epoch as u64 };
+        let steps_per_epoch = Self::steps_per_epoch(self.train, self.config)?;
+        let epoch_end = num_steps.min((self.progress.epoch as u64 + 1) * steps_per_epoch);
+        let mut batches = self.train.epoch_from(order, self.progress.batch_in_epoch);
+        while self.progress.step < epoch_end {
+            let started = Instant::now();
+            let group: Result<Vec<Batch>, _> = batches.by_ref().take(self.config.accumulate).collect();
+            let step = self.step(&group?)?;
+            self.note_step(&step, started);
+            if self.progress.step.is_multiple_of(self.config.log_every_steps) {
+                self.log_step(&step, clock)?;
+            }
+            // The end of an epoch has a checkpoint of its own, after the evaluation.
+            if self.progress.step < epoch_end {
+                let stopped = (self.stop)();
+                if stopped || self.is_checkpoint_due(clock) {
+                    self.checkpoint(clock)?;
+                }
+                if stopped {
+                    return Ok(EpochEnd::Stopped);
+                }
+            }
+        }
+        Ok(EpochEnd::Trained)
+    }
+
+    /// Forward, loss, backward, clip, step.
+    fn step(&mut self, group: &[Batch]) -> Result<StepSums, TrainError> {
+        let lr = self.schedule.lr(self.progress.step);
+        let mut tally = Tally::default();
+        let mut sum: Option<Gradients> = None;
+        for batch in group {
+            let pass = forward_backward(self.model, &self.input, batch, self.config.label_smoothing)?;
+            self.check_finite("loss", pass.tally.loss(), lr)?;
+            tally.merge(&pass.tally);
+            let gradients = Gradients::take(self.optimizer.parameters(), &pass.gradients)?;
+            match &mut sum {
+                None => sum = Some(gradients),
+                Some(sum) => sum.add(&gradients)?,
+            }
+        }
+        let Some(mut gradients) = sum else {
+            return Err(candle_core::Error::Msg("a step without batches".into()).into());
+        };
+        if group.len() > 1 {
+            gradients.scale(1.0 / group.len() as f64)?;
+        }
+        let grad_norm = gradients.global_norm()?;
+        self.check_finite("gradient norm", grad_norm, lr)?;
+        if let Some(max_norm) = self.config.clip_norm {
+            gradients.clip(grad_norm, max_norm)?;
+        }
+        self.optimizer.step(&gradients, lr)?;
+        if let Some(ema) = &mut self.ema {
+            ema.update(self.optimizer.parameters())?;
+        }
+        Ok(StepSums { tally, lr, grad_norm, num_batches: group.len() })
+    }
+
+    fn check_finite(&self, what: &'static str, value: f64, lr: f64) -> Result<(), TrainError> {
+        if value.is_finite() {
+            return Ok(());
+        }
+        Err(TrainError::Diverged { epoch: self.progress.epoch + 1, step: self.progress.step, what, value, lr })
+    }
+
+    fn note_step(&mut self, step: &StepSums, started: Instant) {
+        let progress = &mut self.progress;
+        progress.step += 1;
+        progress.batch_in_epoch += step.num_batches;
+        let took = started.elapsed();
+        for tally in [&mut progress.epoch_tally, &mut progress.window_tally] {
+            tally.merge(&step.tally);
+        }
+        for throughput in [&mut progress.epoch_throughput, &mut progress.window_throughput] {
+            throughput.add(step.tally.num_images as usize, took);
+        }
+    }
+
+    fn log_step(&mut self, step: &StepSums, clock: &mut Clock) -> Result<(), TrainError> {
+        clock.note(&mut self.progress);
+        let progress = &mut self.progress;
+        let record = StepRecord {
+            epoch: progress.epoch,
+            step: progress.step,
+            lr: step.lr,
+            loss: progress.window_tally.loss(),
+            top1: progress.window_tally.top1(),
+            grad_norm: step.grad_norm,
+            images_per_second: progress.window_throughput.images_per_second(),
+            elapsed_seconds: progress.elapsed_seconds,
+        };
+        progress.window_tally = Tally::default();
+        progress.window_throughput = Throughput::default();
+        self.sink.step(&record).map_err(TrainError::Sink)
+    }
+
+    /// Evaluation, record, best weights, checkpoint.
+    fn finish_epoch(&mut self, num_steps: u64, clock: &mut Clock) -> Result<(), TrainError> {
+        self.swap_ema()?;
+        let evaluation = evaluate(self.model, self.val, &self.input, |_| ())?;
+        if self.progress.note_evaluation(evaluation.tally.top1()) == Standing::Best {
+            self.folder.write("model.safetensors", self.vars)?;
+        }
+        self.swap_ema()?;
+        clock.note(&mut self.progress);
+        let record = self.epoch_record(&evaluation);
+        self.sink.epoch(&record).map_err(TrainError::Sink)?;
+        let impatient = self.config.patience.is_some_and(|patience| self.progress.epochs_without_best >= patience);
+        self.progress.is_complete = impatient || self.progress.step >= num_steps;
+        self.progress.next_epoch();
+        self.checkpoint(clock)
+    }
+
+    /// Averaged weights in, trained ones out; and back with the second call.
+    fn swap_ema(&mut self) -> Result<(), TrainError> {
+        match &mut self.ema {
+            Some(ema) => Ok(ema.swap(self.optimizer.parameters())?),
+            None => Ok(()),
+        }
+    }
+
+    fn epoch_record(&self, evaluation: &Evaluation) -> EpochRecord {
+        let progress = &self.progress;
+        EpochRecord {
+            epoch: progress.epoch,
+            step: progress.step,
+            lr: self.schedule.lr(progress.step.saturating_sub(1)),
+            train_loss: progress.epoch_tally.loss(),
+            train_top1: progress.epoch_tally.top1(),
+            val_loss: evaluation.tally.loss(),
+            val_top1: evaluation.tally.top1(),
+            val_top5: evaluation.tally.top5(),
+            images_per_second: progress.epoch_throughput.images_per_second(),
+            elapsed_seconds: progress.elapsed_seconds,
+        }
+    }
+
+    fn is_checkpoint_due(&self, clock: &Clock) -> bool {
+        let config = &self.config.checkpoint;
+        let minutes = clock.last_checkpoint.elapsed().as_secs_f64() / 60.0;
+        config.every_steps.is_some_and(|every| self.progress.step.is_multiple_of(every))
+            || config.every_minutes.is_some_and(|every| minutes >= every)
+    }
+
+    /// Records first: a checkpoint relies on those up to its step.
+    fn checkpoint(&mut self, clock: &mut Clock) -> Result<(), TrainError> {
+        self.sink.flush().map_err(TrainError::Sink)?;
+        clock.note(&mut self.progress);
+        let mut state: BTreeMap<String, Tensor> = BTreeMap::new();
+        state.extend(self.optimizer.state().into_iter().map(|(name, tensor)| (format!("optim.{name}"), tensor)));
+        if let Some(ema) = &self.ema {
+            state.extend(ema.state().0.iter().map(|(name, tensor)| (format!("ema.{name}"), tensor.clone())));
+        }
+        let model = all_tensors(self.vars)?;
+        let folder: &Path = &self.folder.checkpoints();
+        Checkpoint::save(folder, &self.progress, &model, &state, self.config.checkpoint.keep_last)?;
+        clock.last_checkpoint = Instant::now();
+        Ok(())
+    }
+}
+
+/// What one step gave.
+struct StepSums {
+    tally: Tally,
+    lr: f64,
+    grad_norm: f64,
+    num_batches: usize,
+}
+
+/// The time of this process, added to that of the processes before.
+struct Clock {
+    since: Instant,
+    last_checkpoint: Instant,
+}
+
+impl Clock {
+    fn note(&mut self, progress: &mut Progress) {
+        let now = Instant::now();
+        progress.elapsed_seconds += (now - self.since).as_secs_f64();
+        self.since = now;
+    }
+}

@@ -1,0 +1,45 @@
+//! The training loop for any candle model: fit, evaluate, checkpoint, resume.
+//!
+//! **Owns** the order of a step, the end of an epoch, the run folder's weights and checkpoints, and how a run resumes.
+//! **Does not know** architectures, where weights come from, reports or the terminal: it writes records to a
+//! [`taper_metrics::RecordSink`] and prints nothing.
+//!
+//! Read [`Fit`] first (everything a run needs, and [`Fit::run`]), then [`FitConfig`], [`evaluate()`], [`Checkpoint`] and
+//! [`Weights`].
+//!
+//! ```
+//! use candle_core::{Device, Tensor};
+//! use taper_train::{Weights, write_weights};
+//!
+//! let folder = std::env::temp_dir().join("taper-train-example");
+//! std::fs::create_dir_all(&folder)?;
+//! let path = folder.join("model.safetensors");
+//! let weight = Tensor::new(&[1f32, 2.0], &Device::Cpu)?;
+//! write_weights(&path, [("w", &weight)], &[("format", "pt")].into())?;
+//! let weights = Weights::read(&path)?;
+//! assert_eq!(weights.tensors["w"].to_vec1::<f32>()?, [1.0, 2.0]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Next: `taper-optim` for what a step does with gradients; `taper-data` for where batches come from.
+#![forbid(unsafe_code)]
+
+mod checkpoint;
+mod config;
+mod error;
+mod evaluate;
+mod fit;
+mod progress;
+mod step;
+mod store;
+mod weights;
+
+pub use checkpoint::Checkpoint;
+pub use config::{CheckpointConfig, FitConfig};
+pub use error::TrainError;
+pub use evaluate::{EvaluatedImage, Evaluation, evaluate};
+pub use fit::{Fit, Outcome, RunFolder};
+pub use progress::{Best, Progress, Standing};
+pub use step::ImageInput;
+pub use store::{sha256_of_file, write_atomically};
+pub use weights::{LoadReport, Weights, write_weights};
