@@ -75,7 +75,7 @@ impl ArrayDataset {
         names: Vec<String>,
         classes: Vec<String>,
     ) -> Result<Self> {
-        let expected = size[0] * size[1] * 3 * labels.len();
+        let expected = size[0].saturating_mul(size[1]).saturating_mul(3).saturating_mul(labels.len());
         if pixels.len() != expected || names.len() != labels.len() || size.contains(&0) {
             let reason = format!(
                 "{} labels of {}x{} images need {expected} bytes and as many names, found {} bytes and {} names",

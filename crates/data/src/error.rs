@@ -120,6 +120,15 @@ pub enum DataError {
         /// Why it cannot be done.
         reason: String,
     },
+    /// The transforms of a loader do not work on one of its images.
+    #[error("cannot use image {name}")]
+    Sample {
+        /// Name of the image in its data set.
+        name: String,
+        /// What does not work.
+        #[source]
+        source: Box<DataError>,
+    },
     /// The images of one batch have different sizes.
     #[error(
         "images of one batch differ in size: {name} is {}x{}, those before it {}x{}; resize or crop to one size",

@@ -28,25 +28,29 @@
 //!
 //! The crate has no features. Read `taper-train` next: its loop consumes these batches.
 
-mod batch;
-mod cifar;
 mod dataset;
-mod decode;
 mod error;
+mod image;
+
+mod cifar;
+mod decode;
 mod folder;
 mod glyphs;
-mod image;
-mod loader;
-mod manifest;
 mod open;
-mod preprocess;
 mod provenance;
+
+mod manifest;
+mod split;
+
+mod preprocess;
 mod resize;
 pub mod rng;
-mod sampler;
-mod split;
 mod stats;
 mod transform;
+
+mod batch;
+mod loader;
+mod sampler;
 
 pub use batch::{BadSample, Batch, normalise};
 pub use dataset::{ArrayDataset, Dataset};

@@ -159,16 +159,17 @@ impl Plan {
     fn add(&self, batch: &mut Batch, index: usize, capacity: usize) -> Result<()> {
         let loader = &self.loader;
         let mut rng = rng::for_sample(loader.seed, self.epoch, index);
+        let name = || loader.dataset.name(index);
         let read = loader.dataset.get(index).and_then(|sample| {
-            let image = loader.transform.apply(sample.image, &mut rng)?;
+            let changed = loader.transform.apply(sample.image, &mut rng);
+            let image = changed.map_err(|error| DataError::Sample { name: name(), source: Box::new(error) })?;
             Ok((sample.label, image))
         });
         match (read, loader.bad) {
-            (Ok((label, image)), _) => batch.push(index, label, &image, capacity, || loader.dataset.name(index)),
+            (Ok((label, image)), _) => batch.push(index, label, &image, capacity, name),
             (Err(error), OnBad::Fail) => Err(error),
             (Err(error), OnBad::Report) => {
-                let name = loader.dataset.name(index);
-                batch.bad.push(BadSample { index, name, reason: in_one_line(&error) });
+                batch.bad.push(BadSample { index, name: name(), reason: in_one_line(&error) });
                 Ok(())
             }
         }

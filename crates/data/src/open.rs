@@ -20,6 +20,7 @@ pub struct DataSpec {
     /// A built-in name or a path. A folder that has a built-in name is meant by `./name`.
     pub location: String,
     /// Which labels to read.
+    #[serde(default)]
     pub labels: LabelKind,
 }
 

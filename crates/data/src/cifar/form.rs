@@ -61,10 +61,10 @@ impl Form {
         }
     }
 
-    /// The form of which a folder holds a file with images.
+    /// The form of which a folder holds a file with images. A file called `test` alone says nothing.
     pub(crate) fn of_folder(folder: &Path) -> Option<Self> {
-        let has_images = |form: &Self| form.image_files().iter().any(|name| folder.join(name).is_file());
-        Self::ALL.into_iter().find(has_images)
+        let holds = |name: &&'static str| *name != "test" && folder.join(name).is_file();
+        Self::ALL.into_iter().find(|form| form.image_files().iter().any(holds))
     }
 
     /// The form that has a file of this name.

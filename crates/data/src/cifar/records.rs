@@ -19,13 +19,7 @@ pub(super) fn read(
 ) -> Result<Records> {
     let label_bytes = if form.is_cifar_100() { 2 } else { 1 };
     let record_bytes = label_bytes + IMAGE_BYTES;
-    let (num_records, rest) = (num_bytes / record_bytes as u64, num_bytes % record_bytes as u64);
-    if num_records == 0 || rest != 0 {
-        let reason = format!(
-            "{num_bytes} bytes are not a whole number of records of {record_bytes} bytes: {num_records} and {rest} bytes"
-        );
-        return Err(DataError::malformed(path, reason));
-    }
+    let num_records = num_records(path, num_bytes, record_bytes)?;
     let label_at = match labels {
         LabelKind::Fine => label_bytes - 1,
         LabelKind::Coarse => 0,
@@ -33,7 +27,7 @@ pub(super) fn read(
     let num_classes = form.num_classes(labels);
     let mut records = Records::default();
     let mut bytes = vec![0; record_bytes];
-    for record in 0..num_records as usize {
+    for record in 0..num_records {
         reader.read_exact(&mut bytes).map_err(|source| match source.kind() {
             std::io::ErrorKind::UnexpectedEof => {
                 DataError::malformed(path, format!("it is truncated in record {record} of {num_records}"))
@@ -46,11 +40,26 @@ pub(super) fn read(
             return Err(DataError::LabelOutOfRange { path, record, label: label.into(), num_classes });
         }
         if record % CHUNK_RECORDS == 0 {
-            let chunk = CHUNK_RECORDS.min(num_records as usize - record);
+            let chunk = CHUNK_RECORDS.min(num_records - record);
             records.pixels.reserve_exact(chunk * IMAGE_BYTES);
         }
         records.labels.push(label.into());
         push_interleaved(&mut records.pixels, |place| bytes[label_bytes + place]);
     }
     Ok(records)
+}
+
+/// How many records a file of this length holds: at least one, and nothing else.
+fn num_records(path: &Path, num_bytes: u64, record_bytes: usize) -> Result<usize> {
+    let record_bytes = record_bytes as u64;
+    let (num_records, rest) = (num_bytes / record_bytes, num_bytes % record_bytes);
+    if num_records == 0 || rest != 0 {
+        let reason = format!(
+            "{num_bytes} bytes are not a whole number of records of {record_bytes} bytes: \
+             {num_records} and {rest} bytes"
+        );
+        return Err(DataError::malformed(path, reason));
+    }
+    // The caller has bounded the length of the file.
+    Ok(num_records as usize)
 }

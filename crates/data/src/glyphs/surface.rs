@@ -1,5 +1,7 @@
 //! Ten ways to cover a shape with two inks.
 
+use std::f32::consts::FRAC_1_SQRT_2;
+
 use super::shape::Shape;
 
 /// A pattern of two inks in the coordinates of the shape, so that it turns with it.
@@ -57,7 +59,7 @@ impl Surface {
             Self::Solid => false,
             Self::Striped => is_odd(v / STRIPE),
             Self::Barred => is_odd(u / STRIPE),
-            Self::Hatched => is_odd((u + v) * 0.707_106_8 / STRIPE),
+            Self::Hatched => is_odd((u + v) * FRAC_1_SQRT_2 / STRIPE),
             Self::Checked => is_odd(u / 0.36) != is_odd(v / 0.36),
             Self::Dotted => {
                 let (across, down) = (from_cell_centre(u), from_cell_centre(v));

@@ -4,7 +4,7 @@ use std::fs;
 
 use taper_data::{Covers, DataError, DataKind, DataSpec, LabelKind, OpenedData, Part, Recognised, open};
 
-use crate::files::{cifar_100_file, fixture, folder_with, open_error, open_path, plane_byte, record};
+use crate::files::{Files, cifar_100_file, fixture, folder_with, open_error, open_path, plane_byte, record};
 
 /// Checks order, labels, names and pixels of data whose images follow the rule of `plane_byte`.
 fn check_images(data: &OpenedData, part: Part, labels: &[u32]) {
@@ -55,7 +55,7 @@ fn cifar_10_binary_joins_its_batches_in_order() {
     let mut files: Vec<(String, Vec<u8>)> =
         (1..=5).map(|index| (format!("below/data_batch_{index}.bin"), batch(index - 1))).collect();
     files.push(("below/test_batch.bin".to_string(), batch(0)));
-    let files: Vec<(&str, Vec<u8>)> = files.iter().map(|(name, bytes)| (name.as_str(), bytes.clone())).collect();
+    let files: Files<'_> = files.iter().map(|(name, bytes)| (name.as_str(), bytes.clone())).collect();
     // One level down, and without names of classes.
     let folder = folder_with(&files);
     let data = open_path(folder.path()).unwrap();
@@ -102,7 +102,7 @@ fn both_forms_give_equal_data() {
 #[test]
 fn wrong_files_say_what_is_wrong() {
     let good = || cifar_100_file(2);
-    let cases: Vec<(&str, Vec<(&str, Vec<u8>)>, &[&str])> = vec![
+    let cases: Vec<(&str, Files<'_>, &[&str])> = vec![
         ("no test file", vec![("train.bin", good())], &["test.bin is missing"]),
         ("empty file", vec![("train.bin", good()), ("test.bin", vec![])], &["test.bin", "0 bytes"]),
         (

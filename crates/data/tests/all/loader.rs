@@ -173,6 +173,20 @@ fn errors_and_panics_arrive_in_their_place_and_end_the_epoch() {
 }
 
 #[test]
+fn a_transform_that_does_not_work_names_the_image() {
+    let crop = Transform::CenterCrop { size: [40, 40] };
+    let loader = Loader { transform: Compose(vec![crop]), ..plain(Faulty::new(9999, Fault::Error), 0) };
+    let error = loader.epoch(Order::Sequential).next().unwrap().unwrap_err();
+    assert_eq!(error.to_string(), "cannot use image image-0");
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(cause.contains("40x40 does not fit"), "{cause}");
+    let loader = Loader { bad: OnBad::Report, ..loader };
+    let batch = &batches(&loader, Order::Sequential)[0];
+    assert_eq!((batch.len(), batch.bad.len()), (0, 16));
+    assert!(batch.bad[0].reason.contains("image-0: cannot crop"), "{}", batch.bad[0].reason);
+}
+
+#[test]
 fn bad_samples_are_reported_and_never_replaced() {
     for workers in [0, 3] {
         let loader = Loader { bad: OnBad::Report, ..plain(Faulty::new(40, Fault::Error), workers) };
