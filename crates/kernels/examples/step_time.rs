@@ -2,6 +2,8 @@
 //!
 //! Arguments, all optional: width (default 0.125), batch (default 64), steps (default 3).
 
+#![allow(clippy::print_stdout)] // Printing is what a timing example is for.
+
 use std::time::Instant;
 
 use candle_core::backprop::GradStore;
@@ -23,6 +25,7 @@ fn main() -> Result<()> {
     }
     time_conv(batch, channels(256.0), channels(512.0), 1)?;
     time_batch_norm(batch, channels(512.0))?;
+    time_pool(batch, channels(512.0))?;
     time_steps(&Network::new(width)?, batch, steps)
 }
 
@@ -75,6 +78,21 @@ fn time_batch_norm(batch: usize, channels: usize) -> Result<()> {
         let backward = best(|| y.backward())?;
         println!("batch norm {name} c={channels}  forward {forward:.2} ms  backward {backward:.2} ms");
     }
+    Ok(())
+}
+
+fn time_pool(batch: usize, channels: usize) -> Result<()> {
+    let x = variable(&[batch, 32, 32, channels], 1)?;
+    let forward = best(|| max_pool2d(&x, &PoolGeometry::square(2)))?;
+    let y = max_pool2d(&x, &PoolGeometry::square(2))?;
+    let backward = best(|| y.backward())?;
+    println!("max pool 2x2 c={channels}  forward {forward:.2} ms  backward {backward:.2} ms");
+    let x = variable(&[batch, channels * 256], 1)?;
+    let w = variable(&[50, channels * 256], channels * 256)?;
+    let forward = best(|| linear(&x, &w, None))?;
+    let y = linear(&x, &w, None)?;
+    let backward = best(|| y.backward())?;
+    println!("linear {}->50  forward {forward:.2} ms  backward {backward:.2} ms", channels * 256);
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
-use rayon::prelude::*;
 
+use crate::build::{build, nth_chunk};
 use crate::storage::{require_f32, shape_error, slice, tensor, view};
 
 const OP: &str = "flatten_chw";
@@ -48,13 +48,12 @@ impl CustomOp1 for Flatten {
 /// Transposes each `[rows, columns]` matrix of a batch.
 fn transpose_images(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     let len = (rows * columns).max(1);
-    let mut result = vec![0.0; values.len()];
-    result.par_chunks_mut(len).zip(values.par_chunks(len)).for_each(|(target, source)| {
+    build(values.len(), len, |index, target| {
+        let source = nth_chunk(values, len, index);
         for (column, target) in target.chunks_exact_mut(rows.max(1)).enumerate() {
             for (row, value) in target.iter_mut().enumerate() {
                 *value = source[row * columns + column];
             }
         }
-    });
-    result
+    })
 }

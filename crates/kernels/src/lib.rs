@@ -37,6 +37,7 @@
 #![allow(unsafe_code)]
 
 mod batch_norm;
+mod build;
 mod conv;
 mod error;
 mod flatten;

@@ -1,6 +1,7 @@
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
+use crate::build::build;
 use crate::matrix::{Matrix, Write, multiply};
 use crate::reduce::column_sums;
 use crate::storage::{require_f32, require_shape, shape_error, slice, tensor, view};
@@ -90,25 +91,21 @@ impl Linear {
     fn input_gradient(&self, w: &[f32], dy: &[f32]) -> Vec<f32> {
         let &Self { rows, inner, columns } = self;
         let piece = rows.div_ceil(MAX_PIECES).max(1);
-        let mut dx = vec![0.0; rows * inner];
-        dx.par_chunks_mut((piece * inner).max(1)).enumerate().for_each(|(index, dx)| {
+        build(rows * inner, piece * inner, |index, dx| {
             let left = Matrix::rows(&dy[index * piece * columns..], columns);
             let size = [dx.len() / inner, inner, columns];
             multiply(size, dx, inner, Write::Replace, left, Matrix::rows(w, inner));
-        });
-        dx
+        })
     }
 
     fn weight_gradient(&self, x: &[f32], dy: &[f32]) -> Vec<f32> {
         let &Self { rows, inner, columns } = self;
         let piece = columns.div_ceil(MAX_PIECES).max(1);
-        let mut dw = vec![0.0; columns * inner];
-        dw.par_chunks_mut((piece * inner).max(1)).enumerate().for_each(|(index, dw)| {
+        build(columns * inner, piece * inner, |index, dw| {
             let left = Matrix::rows(&dy[(index * piece).min(dy.len())..], columns).transposed();
             let size = [dw.len() / inner, inner, rows];
             multiply(size, dw, inner, Write::Replace, left, Matrix::rows(x, inner));
-        });
-        dw
+        })
     }
 }
 

@@ -5,6 +5,7 @@
 
 use rayon::prelude::*;
 
+use crate::build::{build, nth_chunk};
 use crate::reduce::{Lanes, add_in_order, vectorised};
 
 /// The epilogue without its tensors.
@@ -55,9 +56,8 @@ pub(super) fn apply(x: &[f32], shortcut: &[f32], affine: &Affine, kind: Kind) ->
 /// `finish(affine(x), other)` for every element.
 fn map(x: &[f32], other: &[f32], affine: &Affine, finish: impl Fn(f32, f32) -> f32 + Copy + Sync) -> Vec<f32> {
     let (chunk, group) = (affine.lanes.chunk(), affine.lanes.group());
-    let mut y = vec![0.0; x.len()];
-    let inputs = x.par_chunks(chunk).zip(other.par_chunks(chunk));
-    y.par_chunks_mut(chunk).zip(inputs).for_each(|(y, (x, other))| {
+    build(x.len(), chunk, |index, y| {
+        let (x, other) = (nth_chunk(x, chunk, index), nth_chunk(other, chunk, index));
         vectorised(
             #[inline(always)]
             || {
@@ -70,8 +70,7 @@ fn map(x: &[f32], other: &[f32], affine: &Affine, finish: impl Fn(f32, f32) -> f
                 }
             },
         );
-    });
-    y
+    })
 }
 
 /// What the backward pass reads.
@@ -160,15 +159,13 @@ fn gradient(
     through: impl Fn(f32, f32, f32) -> f32 + Copy + Sync,
 ) -> Vec<f32> {
     let chunk = saved.affine.lanes.chunk();
-    let mut dx = vec![0.0; saved.x.len()];
-    let inputs = saved.x.par_chunks(chunk).zip(y.par_chunks(chunk)).zip(saved.dy.par_chunks(chunk));
-    dx.par_chunks_mut(chunk).zip(inputs).for_each(|(dx, ((x, y), dy))| {
+    build(saved.x.len(), chunk, |index, dx| {
+        let inputs = [saved.x, y, saved.dy].map(|values| nth_chunk(values, chunk, index));
         vectorised(
             #[inline(always)]
-            || chunk_gradient(dx, [x, y, dy], saved.affine, tilt, through),
+            || chunk_gradient(dx, inputs, saved.affine, tilt, through),
         );
-    });
-    dx
+    })
 }
 
 #[inline(always)]
@@ -196,10 +193,8 @@ fn chunk_gradient(
 /// Gradient of the shortcut under [`Kind::AddRelu`]: `dy` where the output is positive.
 pub(super) fn masked(y: &[f32], dy: &[f32]) -> Vec<f32> {
     let chunk = Lanes::new(1).chunk();
-    let mut gradient = vec![0.0; y.len()];
-    let inputs = y.par_chunks(chunk).zip(dy.par_chunks(chunk));
-    gradient.par_chunks_mut(chunk).zip(inputs).for_each(|(gradient, (y, dy))| {
-        gradient.iter_mut().zip(y.iter().zip(dy)).for_each(|(gradient, (y, dy))| *gradient = keep(*y, *dy));
-    });
-    gradient
+    build(y.len(), chunk, |index, gradient| {
+        let inputs = nth_chunk(y, chunk, index).iter().zip(nth_chunk(dy, chunk, index));
+        gradient.iter_mut().zip(inputs).for_each(|(gradient, (y, dy))| *gradient = keep(*y, *dy));
+    })
 }

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use super::shape::ConvShape;
 use super::weights;
+use crate::build::build;
 use crate::matrix::{Matrix, Write, multiply};
 use crate::scratch::with_buffer;
 
@@ -27,17 +28,15 @@ fn tile_pixels(shape: &ConvShape) -> usize {
 pub(crate) fn forward(x: &[f32], w: &[f32], bias: Option<&[f32]>, shape: &ConvShape) -> Vec<f32> {
     let packed = weights::pack(w, shape);
     let (pixels, tile) = (shape.output_pixels(), tile_pixels(shape));
-    let mut y = vec![0.0; shape.images * pixels * shape.c_out];
     let image_len = shape.input_pixels() * shape.c_in;
-    y.par_chunks_mut((pixels * shape.c_out).max(1)).enumerate().for_each(|(index, y_image)| {
+    build(shape.images * pixels * shape.c_out, pixels * shape.c_out, |index, y_image| {
         let image = &x[index * image_len..][..image_len];
         y_image.par_chunks_mut(tile * shape.c_out).enumerate().for_each(|(number, y_tile)| {
             let start = number * tile;
             let range = start..(start + tile).min(pixels);
             forward_tile(image, &packed, bias, shape, range, y_tile);
         });
-    });
-    y
+    })
 }
 
 fn forward_tile(
@@ -69,13 +68,11 @@ fn forward_tile(
 pub(crate) fn input_gradient(dy: &[f32], w: &[f32], shape: &ConvShape) -> Vec<f32> {
     let packed = weights::pack(w, shape);
     let image_len = shape.input_pixels() * shape.c_in;
-    let mut dx = vec![0.0; shape.images * image_len];
     let dy_len = shape.output_pixels() * shape.c_out;
-    dx.par_chunks_mut(image_len.max(1)).enumerate().for_each(|(index, dx_image)| {
+    build(shape.images * image_len, image_len, |index, dx_image| {
         let dy_image = &dy[index * dy_len..][..dy_len];
         input_gradient_image(dy_image, &packed, shape, dx_image);
-    });
-    dx
+    })
 }
 
 fn input_gradient_image(dy: &[f32], packed: &[f32], shape: &ConvShape, dx: &mut [f32]) {

@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use super::im2col::{image_runs, sum_in_order};
 use super::shape::ConvShape;
 use super::weights;
+use crate::build::build;
 use crate::matrix::{Matrix, Write, multiply};
 use crate::scratch::with_buffer;
 
@@ -87,13 +88,11 @@ pub(crate) fn forward(x: &[f32], w: &[f32], bias: Option<&[f32]>, shape: &ConvSh
     let image_len = shape.input_pixels() * shape.c_in;
     let y_len = shape.output_pixels() * shape.c_out;
     let band_len = band_rows(shape) * shape.output[1] * shape.c_out;
-    let mut y = vec![0.0; shape.images * y_len];
-    y.par_chunks_mut(y_len.max(1)).enumerate().for_each(|(index, y)| {
+    build(shape.images * y_len, y_len, |index, y| {
         let image = &x[index * image_len..][..image_len];
         let bands: Vec<(Band, &mut [f32])> = Band::all(shape).zip(y.chunks_mut(band_len.max(1))).collect();
         bands.into_par_iter().for_each(|(band, y)| forward_band(image, &packed, bias, shape, band, y));
-    });
-    y
+    })
 }
 
 fn forward_band(image: &[f32], packed: &[f32], bias: Option<&[f32]>, shape: &ConvShape, band: Band, y: &mut [f32]) {

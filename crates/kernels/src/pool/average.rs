@@ -1,7 +1,7 @@
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
-use rayon::prelude::*;
 
 use super::PoolShape;
+use crate::build::{build, nth_chunk};
 use crate::geometry::{Padding, PoolGeometry};
 use crate::storage::{slice, tensor, view};
 
@@ -43,9 +43,8 @@ impl CustomOp1 for AveragePool {
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let shape = &self.shape;
         let x = slice(OP, "x", x, layout)?;
-        let mut y = vec![0.0f32; shape.images * shape.output_len()];
-        let images = x.par_chunks(shape.input_len().max(1));
-        y.par_chunks_mut(shape.output_len().max(1)).zip(images).for_each(|(y, image)| {
+        let y = build(shape.images * shape.output_len(), shape.output_len(), |index, y| {
+            let image = nth_chunk(x, shape.input_len(), index);
             shape.for_each_window(|window, pixels| {
                 let weight = self.weight(window);
                 let output = (window[0] * shape.output[1] + window[1]) * shape.channels;
@@ -66,9 +65,8 @@ impl CustomOp1 for AveragePool {
         let shape = &self.shape;
         let dy = dy.contiguous()?;
         let dy = view(OP, "gradient", &dy)?;
-        let mut dx = vec![0.0f32; shape.images * shape.input_len()];
-        let gradients = dy.par_chunks(shape.output_len().max(1));
-        dx.par_chunks_mut(shape.input_len().max(1)).zip(gradients).for_each(|(dx, dy)| {
+        let dx = build(shape.images * shape.input_len(), shape.input_len(), |index, dx| {
+            let dy = nth_chunk(&dy, shape.output_len(), index);
             shape.for_each_window(|window, pixels| {
                 let weight = self.weight(window);
                 let output = (window[0] * shape.output[1] + window[1]) * shape.channels;

@@ -1,6 +1,6 @@
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
-use rayon::prelude::*;
 
+use crate::build::{build, nth_chunk};
 use crate::storage::{require_f32, shape_error, slice, tensor, view};
 
 const OP: &str = "global_avg_pool";
@@ -37,9 +37,8 @@ impl CustomOp1 for GlobalPool {
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let &Self { images, pixels, channels } = self;
         let x = slice(OP, "x", x, layout)?;
-        let mut y = vec![0.0; images * channels];
-        let inputs = x.par_chunks((pixels * channels).max(1));
-        y.par_chunks_mut(channels.max(1)).zip(inputs).for_each(|(y, image)| {
+        let y = build(images * channels, channels, |index, y| {
+            let image = nth_chunk(x, pixels * channels, index);
             let mut sums = vec![0.0f64; channels];
             for pixel in image.chunks_exact(channels.max(1)) {
                 sums.iter_mut().zip(pixel).for_each(|(sum, &value)| *sum += f64::from(value));
@@ -56,9 +55,8 @@ impl CustomOp1 for GlobalPool {
         let &Self { images, pixels, channels } = self;
         let dy = dy.contiguous()?;
         let dy = view(OP, "gradient", &dy)?;
-        let mut dx = vec![0.0; images * pixels * channels];
-        let gradients = dy.par_chunks(channels.max(1));
-        dx.par_chunks_mut((pixels * channels).max(1)).zip(gradients).for_each(|(dx, dy)| {
+        let dx = build(images * pixels * channels, pixels * channels, |index, dx| {
+            let dy = nth_chunk(&dy, channels, index);
             for pixel in dx.chunks_exact_mut(channels.max(1)) {
                 pixel.iter_mut().zip(dy).for_each(|(dx, dy)| *dx = dy / pixels as f32);
             }

@@ -1,7 +1,7 @@
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
-use rayon::prelude::*;
 
 use super::PoolShape;
+use crate::build::{build, nth_chunk};
 use crate::geometry::PoolGeometry;
 use crate::storage::{slice, tensor, view};
 
@@ -26,23 +26,21 @@ pub fn max_pool2d(x: &Tensor, geometry: &PoolGeometry) -> Result<Tensor> {
 struct MaxPool(PoolShape);
 
 impl MaxPool {
-    /// For each output of one image, the offset of the input it comes from.
-    fn winners(&self, image: &[f32], mut visit: impl FnMut(usize, usize)) {
+    /// The largest value of each window of one image, and the offset of the input it comes from.
+    fn winners(&self, image: &[f32], mut visit: impl FnMut(usize, &[f32], &[u32])) {
         let shape = &self.0;
-        let mut offsets = vec![0; shape.channels];
+        let (mut best, mut offsets) = (vec![0.0f32; shape.channels], vec![0u32; shape.channels]);
         shape.for_each_window(|[row, column], pixels| {
-            let first = pixels.next().unwrap_or(0);
-            (0..shape.channels).for_each(|channel| offsets[channel] = first + channel);
-            for pixel in pixels {
-                for (channel, offset) in offsets.iter_mut().enumerate() {
-                    let value = image[pixel + channel];
-                    if value > image[*offset] || value.is_nan() {
-                        *offset = pixel + channel;
-                    }
+            for (rank, pixel) in pixels.enumerate() {
+                let values = image[pixel..].iter().zip(pixel as u32..);
+                let winners = best.iter_mut().zip(&mut offsets);
+                for ((best, winner), (&value, offset)) in winners.zip(values) {
+                    let wins = rank == 0 || value > *best || value.is_nan();
+                    *best = if wins { value } else { *best };
+                    *winner = if wins { offset } else { *winner };
                 }
             }
-            let output = (row * shape.output[1] + column) * shape.channels;
-            offsets.iter().enumerate().for_each(|(channel, &offset)| visit(output + channel, offset));
+            visit((row * shape.output[1] + column) * shape.channels, &best, &offsets);
         });
     }
 }
@@ -55,10 +53,9 @@ impl CustomOp1 for MaxPool {
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let shape = &self.0;
         let x = slice(OP, "x", x, layout)?;
-        let mut y = vec![0.0; shape.images * shape.output_len()];
-        let images = x.par_chunks(shape.input_len().max(1));
-        y.par_chunks_mut(shape.output_len().max(1)).zip(images).for_each(|(y, image)| {
-            self.winners(image, |output, input| y[output] = image[input]);
+        let y = build(shape.images * shape.output_len(), shape.output_len(), |index, y| {
+            let image = nth_chunk(x, shape.input_len(), index);
+            self.winners(image, |output, best, _| y[output..output + best.len()].copy_from_slice(best));
         });
         Ok((CpuStorage::F32(y), shape.output_shape().into()))
     }
@@ -71,12 +68,12 @@ impl CustomOp1 for MaxPool {
         let shape = &self.0;
         let dy = dy.contiguous()?;
         let (x_view, dy) = (view(OP, "x", x)?, view(OP, "gradient", &dy)?);
-        let mut dx = vec![0.0; x_view.len()];
-        let images = x_view.par_chunks(shape.input_len().max(1));
-        let gradients = dy.par_chunks(shape.output_len().max(1));
-        let work = dx.par_chunks_mut(shape.input_len().max(1)).zip(images.zip(gradients));
-        work.for_each(|(dx, (image, dy))| {
-            self.winners(image, |output, input| dx[input] += dy[output]);
+        let dx = build(x_view.len(), shape.input_len(), |index, dx| {
+            let image = nth_chunk(&x_view, shape.input_len(), index);
+            let dy = nth_chunk(&dy, shape.output_len(), index);
+            self.winners(image, |output, _, offsets| {
+                offsets.iter().zip(&dy[output..]).for_each(|(&offset, dy)| dx[offset as usize] += dy);
+            });
         });
         Ok(Some(tensor(dx, x.shape())?))
     }
