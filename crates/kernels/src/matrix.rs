@@ -41,6 +41,9 @@ pub(crate) enum Write {
 /// registers spill accumulators and reach 75 and 35 GFLOP/s where this one reaches 100 (Zen 4, one core).
 const PANEL: usize = 16;
 
+/// Rows from which panels pay.
+const MIN_PANEL_ROWS: usize = 24;
+
 /// `destination (+)= left × right` with `[m, k] × [k, n]`; destination rows are `stride` apart.
 ///
 /// One thread: callers split the work in fixed pieces, so that the order of sums never depends on
@@ -58,8 +61,10 @@ pub(crate) fn multiply(
     }
     assert!(left.covers(m, k) && right.covers(k, n), "operand of a matrix product is too short");
     assert!(n <= stride && (m - 1) * stride + n <= destination.len(), "destination of a matrix product is too short");
-    for first in (0..n).step_by(PANEL) {
-        let columns = PANEL.min(n - first);
+    // With few rows a call costs more than the spilling.
+    let width = if m < MIN_PANEL_ROWS { n } else { PANEL };
+    for first in (0..n).step_by(width) {
+        let columns = width.min(n - first);
         let panel = &right.values[(first * right.column_stride).min(right.values.len())..];
         let right = Matrix { values: panel, ..right };
         // SAFETY: the two assertions above bound every element that the product reads and writes;

@@ -97,7 +97,9 @@ impl Moments {
 
     /// Biased variance of one channel.
     pub(super) fn variance(&self, channel: usize) -> f64 {
-        self.squares[channel].max(0.0) / self.count as f64
+        let squares = self.squares[channel];
+        // Rounding can leave a little less than nothing; a NaN must stay one.
+        if squares < 0.0 { 0.0 } else { squares / self.count as f64 }
     }
 
     pub(super) fn to_statistics(&self) -> Result<BatchStatistics> {

@@ -19,6 +19,9 @@ const TILE_ELEMENTS: usize = 64 * 1024;
 /// Images are dealt to this many partial weight gradients at most, whatever the number of threads.
 const MAX_PARTIALS: usize = 16;
 
+/// Elements of all partial weight gradients together, about: 64 MiB.
+const PARTIAL_ELEMENTS: usize = 16 * 1024 * 1024;
+
 /// Output pixels per tile; depends on the shape alone.
 fn tile_pixels(shape: &ConvShape) -> usize {
     (TILE_ELEMENTS / shape.depth().max(1)).clamp(32, 512)
@@ -108,7 +111,9 @@ pub(crate) fn weight_gradient(x: &[f32], dy: &[f32], shape: &ConvShape) -> Vec<f
 
 /// Consecutive images whose weight gradients are summed in one go; depends on the shape alone.
 pub(crate) fn image_runs(shape: &ConvShape) -> Vec<Range<usize>> {
-    let run = shape.images.div_ceil(MAX_PARTIALS).max(1);
+    let len = shape.geometry.groups * shape.depth() * shape.group_out();
+    let partials = (PARTIAL_ELEMENTS / len.max(1)).clamp(2, MAX_PARTIALS);
+    let run = shape.images.div_ceil(partials).max(1);
     (0..shape.images).step_by(run).map(|first| first..(first + run).min(shape.images)).collect()
 }
 

@@ -83,16 +83,19 @@ fn statistics_cross_chunks() {
     }
 }
 
-/// A mean of 1000 with a spread of 0.01: squares summed naively in f32 would leave nothing.
+/// Squares summed naively in f32 would leave nothing of a spread this small beside the mean, and a
+/// mean rounded to f32 is off by a noticeable part of the spread.
 #[test]
 fn a_large_mean_costs_no_digits_of_the_variance() {
-    let mut x = noise(&[4, 40, 40, 2], 8);
-    x.values.iter_mut().for_each(|value| *value = f64::from((1000.0 + 0.01 * *value) as f32));
-    let (mean, variance) = reference::channel_moments(&x);
-    let (gamma, beta) = (tensor(&noise(&[2], 1)), tensor(&noise(&[2], 2)));
-    let (_, found) = batch_norm_train(&tensor(&x), &gamma, &beta, EPS, Epilogue::Identity).unwrap();
-    assert_close("mean", &values(&found.mean), &mean.values, 1e-7);
-    assert_close("variance", &values(&found.variance), &variance.values, 1e-4);
+    for (offset, spread) in [(1000.0, 0.01), (1e6, 1.0), (-3e5, 0.1)] {
+        let mut x = noise(&[4, 40, 40, 2], 8);
+        x.values.iter_mut().for_each(|value| *value = f64::from((offset + spread * *value) as f32));
+        let (mean, variance) = reference::channel_moments(&x);
+        let (gamma, beta) = (tensor(&noise(&[2], 1)), tensor(&noise(&[2], 2)));
+        let (_, found) = batch_norm_train(&tensor(&x), &gamma, &beta, EPS, Epilogue::Identity).unwrap();
+        assert_close("mean", &values(&found.mean), &mean.values, 1e-7);
+        assert_close("variance", &values(&found.variance), &variance.values, 3e-6);
+    }
 }
 
 #[test]
@@ -102,6 +105,17 @@ fn constant_channels_stay_finite() {
     let (y, statistics) = batch_norm_train(&x, &gamma, &beta, EPS, Epilogue::Identity).unwrap();
     assert_eq!(values(&statistics.variance), [0.0, 0.0]);
     assert_eq!(values(&y)[..2], values(&beta));
+}
+
+#[test]
+fn a_nan_is_not_hidden() {
+    let x = Tensor::new(&[[1f32, 2.0], [f32::NAN, 3.0]], &candle_core::Device::Cpu).unwrap();
+    let (gamma, beta) = (tensor(&noise(&[2], 1)), tensor(&noise(&[2], 2)));
+    let (y, statistics) = batch_norm_train(&x, &gamma, &beta, EPS, Epilogue::Relu).unwrap();
+    let nan = |tensor: &Tensor| values(tensor).into_iter().map(f32::is_nan).collect::<Vec<_>>();
+    assert_eq!(nan(&statistics.mean), [true, false]);
+    assert_eq!(nan(&statistics.variance), [true, false]);
+    assert_eq!(nan(&y), [true, false, true, false]);
 }
 
 #[test]
