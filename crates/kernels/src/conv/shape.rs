@@ -30,8 +30,9 @@ impl ConvShape {
             let expected = format!("a divisor of c_in = {c_in} and of c_out = {c_out}");
             return Err(option_error(op, "groups", groups, expected));
         }
-        if c_group * groups != c_in || kh == 0 || kw == 0 {
-            let expected = format!("[c_out, {}, kh, kw] for {c_in} channels in {groups} groups", c_in / groups);
+        if c_group * groups != c_in || [c_in, c_out, kh, kw].contains(&0) {
+            let expected =
+                format!("[c_out, {}, kh, kw], no size 0, for {c_in} channels in {groups} groups", c_in / groups);
             return Err(shape_error(op, "w", w, expected));
         }
         let (input, kernel) = ([height, width], [kh, kw]);

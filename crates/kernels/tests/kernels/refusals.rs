@@ -32,7 +32,8 @@ fn convolution() {
     refused(conv2d(&zeros(&[4, 4, 4]), &w, None, &plain), &["conv2d", "x", "[4, 4, 4]", "[n, h, w, c_in]"]);
     refused(conv2d(&x, &zeros(&[2, 4, 3]), None, &plain), &["w", "[c_out"]);
     refused(conv2d(&x, &zeros(&[2, 3, 3, 3]), None, &plain), &["w", "[2, 3, 3, 3]", "4 channels"]);
-    refused(conv2d(&x, &zeros(&[2, 4, 0, 3]), None, &plain), &["w"]);
+    refused(conv2d(&x, &zeros(&[2, 4, 0, 3]), None, &plain), &["w", "[2, 4, 0, 3]"]);
+    refused(conv2d(&x, &zeros(&[0, 4, 3, 3]), None, &plain), &["w", "[0, 4, 3, 3]"]);
     refused(conv2d(&x, &zeros(&[2, 4, 5, 5]), None, &plain), &["x", "5 pixels"]);
     refused(conv2d(&x, &w, Some(&zeros(&[3])), &plain), &["bias", "[3]", "[2]"]);
     refused(conv2d(&x, &w, None, &ConvGeometry { stride: [0, 1], ..plain }), &["stride", "at least 1"]);
