@@ -28,6 +28,7 @@ use crate::args::{Cli, Command};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    taper_kernels::keep_freed_memory();
     terminal::start_log(cli.verbose, cli.quiet);
     let done = match &cli.command {
         Command::Train(args) => commands::train::run(args, &cli),

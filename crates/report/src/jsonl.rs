@@ -25,7 +25,10 @@ impl JsonlSink {
     /// # Errors
     /// A file that cannot be opened for appending.
     pub fn open(run_dir: &Path) -> Result<Self, ReportError> {
-        Ok(Self { steps: LogFile::open(run_dir.join("steps.jsonl"))?, epochs: LogFile::open(run_dir.join("epochs.jsonl"))? })
+        Ok(Self {
+            steps: LogFile::open(run_dir.join("steps.jsonl"))?,
+            epochs: LogFile::open(run_dir.join("epochs.jsonl"))?,
+        })
     }
 }
 
@@ -100,8 +103,11 @@ impl LogFile {
             if !text.ends_with(b"\n") {
                 break;
             }
-            let position: Position = serde_json::from_slice(&text)
-                .map_err(|source| ReportError::Line { path: self.path.clone(), line, source })?;
+            let position: Position = serde_json::from_slice(&text).map_err(|source| ReportError::Line {
+                path: self.path.clone(),
+                line,
+                source,
+            })?;
             if position.step > step {
                 break;
             }

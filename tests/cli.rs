@@ -1,0 +1,207 @@
+//! Mistakes, one a line: the exit code and the words that INTERFACE promises, and nothing written over.
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::OnceLock;
+
+use taper_tests::{Outcome, run, taper, temp_folder};
+
+/// A run of a few steps that the cases share; made once.
+fn small_run() -> &'static Path {
+    static RUN: OnceLock<tempfile::TempDir> = OnceLock::new();
+    let folder = RUN.get_or_init(|| {
+        let folder = temp_folder().unwrap();
+        let tiny = ["--set", "train.max_steps=2", "--set", "model.width=0.0625", "--set", "model.depths=[1,0,0,0]"];
+        let mut command = taper().unwrap();
+        run(command.args(["train", "-q"]).args(tiny).arg("--output").arg(folder.path().join("run")))
+            .unwrap()
+            .expect_code(0);
+        folder
+    });
+    folder.path()
+}
+
+/// Makes a small CIFAR-100 folder in `folder`: `images` records in train.bin, two in test.bin.
+fn write_cifar(folder: &Path, images: usize, fine_label: u8) {
+    let record = |index: usize| {
+        let mut bytes = vec![(index % 20) as u8, if index == 0 { fine_label } else { (index % 100) as u8 }];
+        bytes.resize(2 + 3 * 32 * 32, index as u8);
+        bytes
+    };
+    std::fs::create_dir_all(folder).unwrap();
+    std::fs::write(folder.join("train.bin"), (0..images).flat_map(record).collect::<Vec<u8>>()).unwrap();
+    std::fs::write(folder.join("test.bin"), (1..3).flat_map(record).collect::<Vec<u8>>()).unwrap();
+}
+
+/// A tar of one file whose path is written as it is, as a hostile archive has it.
+fn write_hostile_tar(path: &Path) {
+    let mut header = [0u8; 512];
+    header[..15].copy_from_slice(b"../../evil.bin\0");
+    header[100..108].copy_from_slice(b"0000644\0");
+    header[124..136].copy_from_slice(b"00000000004\0");
+    header[156] = b'0';
+    header[257..263].copy_from_slice(b"ustar\0");
+    header[148..156].fill(b' ');
+    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    let mut bytes = header.to_vec();
+    bytes.extend_from_slice(b"evil");
+    bytes.resize(512 * 4, 0);
+    std::fs::write(path, gzip_stored(&bytes)).unwrap();
+}
+
+/// A gzip file with one stored block.
+fn gzip_stored(bytes: &[u8]) -> Vec<u8> {
+    let mut file = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255, 1];
+    let len = bytes.len() as u16;
+    file.extend_from_slice(&len.to_le_bytes());
+    file.extend_from_slice(&(!len).to_le_bytes());
+    file.extend_from_slice(bytes);
+    let crc = bytes.iter().fold(!0u32, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 })
+    });
+    file.extend_from_slice(&(!crc).to_le_bytes());
+    file.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+    file
+}
+
+fn write_png(path: &Path, value: u8) {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    image::RgbImage::from_pixel(32, 32, image::Rgb([value, 10, 200])).save(path).unwrap();
+}
+
+/// Everything a case may need, below one folder.
+fn make_inputs(root: &Path) {
+    std::fs::create_dir_all(root.join("empty")).unwrap();
+    write_cifar(&root.join("truncated"), 100, 0);
+    let train = root.join("truncated/train.bin");
+    let bytes = std::fs::read(&train).unwrap();
+    std::fs::write(train, &bytes[..bytes.len() - 7]).unwrap();
+    write_cifar(&root.join("badlabel"), 100, 200);
+    write_hostile_tar(&root.join("evil.tar.gz"));
+    let mut torn = gzip_stored(&[0; 1024]);
+    torn.truncate(500);
+    std::fs::write(root.join("torn.tar.gz"), torn).unwrap();
+    for index in 0..40 {
+        write_png(&root.join(format!("photos/{}/{index}.png", if index % 2 == 0 { "ant" } else { "bee" })), index);
+    }
+    std::fs::write(root.join("photos/ant/broken.png"), b"\x89PNG\r\n\x1a\nnothing more").unwrap();
+    std::fs::create_dir_all(root.join("occupied")).unwrap();
+    std::fs::write(root.join("occupied/precious.txt"), "mine").unwrap();
+    std::fs::write(root.join("typo.toml"), "[train]\nepoch = 3\n").unwrap();
+    std::fs::write(root.join("broken.toml"), "[train\n").unwrap();
+    std::fs::write(root.join("not.safetensors"), "hello").unwrap();
+    std::fs::File::create(root.join("notes.txt")).unwrap().write_all(b"no picture").unwrap();
+}
+
+/// What is typed (ROOT and RUN stand for folders), the exit code, and words of the message.
+const CASES: &[(&str, i32, &[&str])] = &[
+    ("train --data ROOT/nowhere", 3, &["ROOT/nowhere", "no such file or folder"]),
+    ("train --data ROOT/empty", 3, &["ROOT/empty"]),
+    ("train --data ROOT/truncated", 3, &["train.bin"]),
+    ("train --data ROOT/badlabel", 3, &["train.bin", "label 200"]),
+    ("train --data ROOT/evil.tar.gz", 3, &["evil.tar.gz", "../../evil.bin"]),
+    ("train --data ROOT/torn.tar.gz", 3, &["torn.tar.gz"]),
+    ("train --data ROOT/photos --epochs 1", 3, &["broken.png"]),
+    ("train --data ROOT/notes.txt", 3, &["notes.txt"]),
+    ("train --epoch 3", 2, &["--epochs"]),
+    ("trian", 2, &["train"]),
+    ("train --set train.epoch=3", 2, &["train.epoch", "did you mean train.epochs?"]),
+    ("train --set optim.lr=fast", 2, &["optim.lr", "expected float"]),
+    ("train --set train.batch_size=0", 2, &["train.batch_size"]),
+    ("train --batch-size 100000", 2, &["train.batch_size", "10000 training images"]),
+    ("train --model basnet", 2, &["did you mean basenet?"]),
+    ("train --opt adam", 2, &["did you mean adamw?"]),
+    ("train --sched cosin", 2, &["did you mean cosine?"]),
+    ("train --device tpu", 2, &["--device tpu"]),
+    ("train --dtype f8", 2, &["f8"]),
+    ("train -c ROOT/typo.toml", 2, &["typo.toml", "did you mean train.epochs?"]),
+    ("train -c ROOT/broken.toml", 2, &["broken.toml"]),
+    ("train -c ROOT/nowhere.toml", 2, &["nowhere.toml"]),
+    ("train --output ROOT/occupied", 2, &["ROOT/occupied", "not empty"]),
+    ("train --output RUN", 2, &["finished run"]),
+    ("train --resume ROOT/nowhere", 3, &["no run there"]),
+    ("train --resume ROOT/occupied", 3, &["not a run directory"]),
+    ("evaluate ROOT/nowhere", 3, &["no such run or weights file"]),
+    ("evaluate ROOT/not.safetensors", 3, &["not.safetensors", "not a safetensors file"]),
+    ("evaluate RUN/model.safetensors", 2, &["--data"]),
+    ("evaluate RUN --data ROOT/photos", 3, &["classes", "ant"]),
+    ("evaluate RUN --split tests", 2, &["tests"]),
+    ("predict RUN ROOT/nowhere.png", 3, &["nowhere.png"]),
+    ("predict RUN ROOT/notes.txt", 3, &["none of the files"]),
+    ("predict RUN", 2, &["PATH"]),
+    ("inspect run ROOT/occupied", 3, &["not a run directory"]),
+    ("inspect model resnet19", 2, &["model.name", "basenet"]),
+];
+
+fn outcome_of(line: &str, root: &Path) -> Outcome {
+    let run_folder = small_run().join("run");
+    let place = |word: &str| {
+        word.replace("ROOT", &root.display().to_string()).replace("RUN", &run_folder.display().to_string())
+    };
+    run(taper().unwrap().current_dir(root).args(line.split(' ').map(place))).unwrap()
+}
+
+#[test]
+fn mistakes_have_their_code_and_words() {
+    let folder = temp_folder().unwrap();
+    let root = folder.path();
+    make_inputs(root);
+    let before = std::fs::read(small_run().join("run/model.safetensors")).unwrap();
+    for (line, code, words) in CASES {
+        let outcome = outcome_of(line, root);
+        let message = outcome.stderr.replace(&root.display().to_string(), "ROOT");
+        assert_eq!(outcome.code, Some(*code), "{line}: {message}");
+        for word in *words {
+            assert!(message.contains(word), "{line}: no {word:?} in: {message}");
+        }
+        assert!(!message.contains("panicked") && !message.contains("RUST_BACKTRACE"), "{line}: {message}");
+    }
+    assert_eq!(std::fs::read_to_string(root.join("occupied/precious.txt")).unwrap(), "mine");
+    assert_eq!(std::fs::read_dir(root.join("occupied")).unwrap().count(), 1);
+    assert_eq!(std::fs::read(small_run().join("run/model.safetensors")).unwrap(), before);
+    assert!(!root.join("runs").exists(), "a mistake left a run directory behind");
+}
+
+#[test]
+fn unreadable_file_is_counted_and_named() {
+    let folder = temp_folder().unwrap();
+    make_inputs(folder.path());
+    let outcome = outcome_of("predict RUN ROOT/photos/ant --topk 2", folder.path());
+    outcome.expect_code(0);
+    let broken: Vec<&str> = outcome.stdout.lines().filter(|line| line.contains("broken.png")).collect();
+    assert_eq!(broken.len(), 1);
+    assert!(broken[0].contains("broken.png,,,,") && broken[0].len() > 30, "{broken:?}");
+    assert_eq!(outcome.stdout.lines().count(), 1 + 1 + 20 * 2);
+    let data = outcome_of("inspect data ROOT/photos", folder.path());
+    data.expect_code(0);
+    assert!(data.stdout.contains("broken    1") && data.stdout.contains("ant/broken.png"), "{}", data.stdout);
+}
+
+#[test]
+fn divergence_exits_4_and_spoils_nothing() {
+    let folder = temp_folder().unwrap();
+    let outcome = outcome_of(
+        "train -q --lr 1e30 --set schedule.warmup=0.0 --set model.width=0.0625 --set model.depths=[1,0,0,0] --set train.max_steps=20 --output ROOT/run",
+        folder.path(),
+    );
+    outcome.expect_code(4);
+    assert!(
+        outcome.stderr.contains("diverged at step") && outcome.stderr.contains("lower optim.lr"),
+        "{}",
+        outcome.stderr
+    );
+    assert!(!folder.path().join("run/model.safetensors").exists());
+}
+
+#[test]
+fn print_config_and_dry_run_write_nothing() {
+    let folder = temp_folder().unwrap();
+    let printed = outcome_of("train --print-config --epochs 2", folder.path());
+    printed.expect_code(0);
+    assert!(printed.stdout.contains("epochs = 2 # --epochs"), "{}", printed.stdout);
+    let dry = outcome_of("train --dry-run --set model.width=0.0625", folder.path());
+    dry.expect_code(0);
+    assert!(dry.stdout.contains("nothing was written"), "{}", dry.stdout);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
