@@ -100,7 +100,7 @@ impl BaseNetConfig {
         if !(2..=1024).contains(&self.input_size) {
             return Err(ModelError::config("input_size", self.input_size, "must be between 2 and 1024 pixels"));
         }
-        let divides = |channels: usize| self.groups > 0 && channels % self.groups == 0;
+        let divides = |channels: usize| self.groups > 0 && channels.is_multiple_of(self.groups);
         match self.blocks().iter().find(|block| !divides(block.c_in) || !divides(block.c_out)) {
             Some(block) => Err(ModelError::config(
                 "groups",
@@ -148,7 +148,7 @@ impl ResidualBlock {
             _ => ShortcutPath::Conv1x1(Conv2d::new(c_in, c_out, 1, ConvGeometry::default(), vb.pp("shortcut"))?),
         };
         Ok(Self {
-            conv1: Conv2d::new(c_in, c_out, 3, geometry.clone(), vb.pp("conv1"))?,
+            conv1: Conv2d::new(c_in, c_out, 3, geometry, vb.pp("conv1"))?,
             bn1: BatchNorm::new(c_out, vb.pp("bn1"))?,
             conv2: Conv2d::new(c_out, c_out, 3, geometry, vb.pp("conv2"))?,
             bn2: BatchNorm::new(c_out, vb.pp("bn2"))?,

@@ -18,7 +18,7 @@ impl Conv2d {
     /// Channels that `groups` does not divide; a weight of another shape in `vb`.
     pub fn new(c_in: usize, c_out: usize, kernel: usize, geometry: ConvGeometry, vb: VarBuilder) -> Result<Self> {
         let groups = geometry.groups;
-        if groups == 0 || c_in % groups != 0 || c_out % groups != 0 {
+        if groups == 0 || !c_in.is_multiple_of(groups) || !c_out.is_multiple_of(groups) {
             candle_core::bail!("a convolution {c_in} -> {c_out} cannot have {groups} groups; choose a common divisor");
         }
         let weight =
