@@ -1,5 +1,7 @@
 //! Mistakes, one a line: the exit code and the words that INTERFACE promises, and nothing written over.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::io::Write;
 use std::path::Path;
 use std::sync::OnceLock;

@@ -1,5 +1,7 @@
 //! From one command to weights and back: run directory, determinism, resume, evaluation and prediction.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;

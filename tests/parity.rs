@@ -1,5 +1,7 @@
 //! BaseNet against PyTorch: the same weights and batches give the same logits, losses and counts.
 
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test fails by panicking and says what it measured")]
+
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};

@@ -27,6 +27,7 @@
 //! ```
 //!
 //! The crate has no features. Read `taper-train` next: its loop consumes these batches.
+#![forbid(unsafe_code)]
 
 mod dataset;
 mod error;

@@ -1,5 +1,7 @@
 //! Every form of BaseNet: output shape, parameter count, a gradient for every parameter.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{ModuleT, VarMap};
 use taper_models::{BaseNet, BaseNetConfig, ModelConfig, Shortcut, seeded};

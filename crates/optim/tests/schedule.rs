@@ -1,5 +1,7 @@
 //! Schedules against PyTorch's, and at their ends.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use serde::Deserialize;
 use taper_optim::{Schedule, ScheduleConfig};
 

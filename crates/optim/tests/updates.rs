@@ -1,5 +1,7 @@
 //! Groups, gradients, optimizers and the moving average over real variables.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarMap;
 use taper_optim::{
