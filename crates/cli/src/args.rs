@@ -73,7 +73,7 @@ pub(crate) struct TrainArgs {
     /// Type of activations: f32
     #[arg(long)]
     pub(crate) dtype: Option<String>,
-    /// Run directory to make; runs/<data>-<number> if not given
+    /// Run directory to make; `runs/<data>-<number>` if not given
     #[arg(long, value_name = "DIR")]
     pub(crate) output: Option<PathBuf>,
     /// Go on with an interrupted run
