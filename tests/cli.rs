@@ -112,6 +112,8 @@ const CASES: &[(&str, i32, &[&str])] = &[
     ("train --set optim.lr=fast", 2, &["optim.lr", "expected float"]),
     ("train --set train.batch_size=0", 2, &["train.batch_size"]),
     ("train --batch-size 100000", 2, &["train.batch_size", "10000 training images"]),
+    ("train --batch-size 1", 2, &["train.batch_size = 1", "batch norm"]),
+    ("train --batch-size 1111 --set train.drop_last=false", 2, &["a last batch of one", "train.drop_last"]),
     ("train --model basnet", 2, &["did you mean basenet?"]),
     ("train --opt adam", 2, &["did you mean adamw?"]),
     ("train --sched cosin", 2, &["did you mean cosine?"]),

@@ -138,7 +138,9 @@ fn val_total(val: ValSize, num_candidates: usize) -> Result<usize> {
         ValSize::Fraction(fraction) => return Err(invalid(format!("a fraction of {fraction} is not between 0 and 1"))),
     };
     match total {
-        0 => Err(invalid(format!("it leaves no image for val of the {num_candidates} there are"))),
+        0 => Err(invalid(format!(
+            "it leaves no image for val of the {num_candidates} there are; ask for more, or add images"
+        ))),
         total => Ok(total),
     }
 }

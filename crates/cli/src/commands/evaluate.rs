@@ -96,10 +96,14 @@ fn data_of(args: &EvaluateArgs, trained: &Trained) -> Result<(OpenedData, Split)
     };
     let data = open(&spec)?;
     require_classes(&trained.card.classes, data.dataset.classes(), &spec.location)?;
-    let is_own = run_config.is_some_and(|config| config.data.location == spec.location);
-    let split = match &trained.run {
-        Some(run) if is_own => read_split(run)?.resolve(&*data.dataset)?,
-        _ => data.official.clone(),
+    let Some(run) = &trained.run else {
+        let split = data.official.clone();
+        return Ok((data, split));
+    };
+    // The same images in another place are still the run's data; other images have a split of their own.
+    let split = match read_split(run)?.resolve(&*data.dataset) {
+        Err(_) if args.data.is_some() => data.official.clone(),
+        split => split?,
     };
     Ok((data, split))
 }

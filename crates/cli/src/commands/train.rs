@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::Result;
 use candle_core::Device;
 use candle_nn::{ModuleT, VarMap};
-use taper_data::{Loader, Part};
+use taper_data::{LastBatch, Loader, Part};
 use taper_metrics::{EpochRecord, RecordSink, SinkError, StepRecord};
 use taper_models::seeded;
 use taper_optim::{Ema, GroupRules, Optimizer, ParameterSet, Schedule};
@@ -98,6 +98,21 @@ fn resume(path: &Path, resolved: &Resolved, talk: Talk) -> Result<Ended> {
     job.train(path, talk)
 }
 
+/// Batch norm has no variance in a batch of one image, and that batch would come at the end of the first epoch.
+fn refuse_single_image(num_images: usize, config: &RunConfig) -> Result<()> {
+    let batch_size = config.train.batch_size;
+    if batch_size == 1 {
+        return Err(usage("train.batch_size = 1: batch norm needs at least two images in a batch"));
+    }
+    if config.last_batch() == LastBatch::Keep && num_images.checked_rem(batch_size) == Some(1) {
+        return Err(usage(format!(
+            "train.batch_size = {batch_size}: {num_images} training images leave a last batch of one, which batch norm \
+             cannot use; change train.batch_size, or set train.drop_last = true"
+        )));
+    }
+    Ok(())
+}
+
 /// A model and its data, before the first step.
 struct Job<'a> {
     config: &'a RunConfig,
@@ -112,6 +127,7 @@ struct Job<'a> {
 impl<'a> Job<'a> {
     fn new(config: &'a RunConfig, prepared: Prepared, device: &Device) -> Result<Self> {
         let train = prepared.train_loader(config);
+        refuse_single_image(train.indices.len(), config)?;
         let num_steps = Fit::num_steps(&train, &config.fit())?;
         let steps_per_epoch = Fit::steps_per_epoch(&train, &config.fit())?;
         let vars = VarMap::new();
