@@ -9,8 +9,8 @@ use std::time::Instant;
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Result, Tensor, Var};
 use taper_kernels::{
-    ConvGeometry, Epilogue, Momentum, PoolGeometry, SgdStep, batch_norm_train, conv2d, cross_entropy, flatten_chw,
-    linear, max_pool2d, relu, sgd_step,
+    ConvGeometry, Epilogue, Momentum, PoolGeometry, SgdStep, backward, batch_norm_train, conv2d, cross_entropy,
+    flatten_chw, linear, max_pool2d, relu, sgd_step,
 };
 
 fn main() -> Result<()> {
@@ -205,12 +205,12 @@ fn time_steps(network: &Network, batch: usize, steps: usize) -> Result<()> {
         let start = Instant::now();
         let loss = cross_entropy(&network.forward(&x)?, &labels, 0.0)?;
         let forward = start.elapsed();
-        let gradients = loss.backward()?;
+        let value = loss.to_scalar::<f32>()?;
+        let gradients = backward(loss)?;
         let backward = start.elapsed() - forward;
         update(&parameters, &buffers, &gradients)?;
-        let loss = loss.to_scalar::<f32>()?;
         println!(
-            "step {step} loss {loss:.4} forward {forward:.1?} backward {backward:.1?} all {:.1?}",
+            "step {step} loss {value:.4} forward {forward:.1?} backward {backward:.1?} all {:.1?}",
             start.elapsed()
         );
         if step > 0 {

@@ -1,7 +1,8 @@
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+use candle_core::{Result, Tensor};
 
 use crate::build::{build, nth_chunk};
-use crate::storage::{require_f32, shape_error, slice, tensor, view};
+use crate::graph::{Gradient, Operation, attach, wanted};
+use crate::storage::{require_f32, shape_error, tensor, view};
 
 const OP: &str = "flatten_chw";
 
@@ -15,10 +16,12 @@ const OP: &str = "flatten_chw";
 /// Another rank, element type or device.
 pub fn flatten_chw(x: &Tensor) -> Result<Tensor> {
     require_f32(OP, "x", x)?;
-    let &[_, height, width, channels] = x.dims() else {
+    let &[images, height, width, channels] = x.dims() else {
         return Err(shape_error(OP, "x", x, "[n, h, w, c]".into()));
     };
-    x.contiguous()?.apply_op1(Flatten { pixels: height * width, channels })
+    let (x, pixels) = (x.contiguous()?, height * width);
+    let y = transpose_images(&view(OP, "x", &x)?, pixels, channels);
+    attach(Flatten { pixels, channels }, &[&x], y, (images, pixels * channels))
 }
 
 struct Flatten {
@@ -26,22 +29,16 @@ struct Flatten {
     channels: usize,
 }
 
-impl CustomOp1 for Flatten {
+impl Operation for Flatten {
     fn name(&self) -> &'static str {
         OP
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let y = transpose_images(slice(OP, "x", x, layout)?, self.pixels, self.channels);
-        let len = self.pixels * self.channels;
-        let images = layout.dims().first().copied().unwrap_or(0);
-        Ok((CpuStorage::F32(y), (images, len).into()))
-    }
-
-    fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        let dy = dy.contiguous()?;
-        let dy = view(OP, "gradient", &dy)?;
-        Ok(Some(tensor(transpose_images(&dy, self.channels, self.pixels), x.shape())?))
+    fn backward(&self, inputs: &[Tensor], _y: &Tensor, dy: &Gradient) -> Result<Vec<Option<Gradient>>> {
+        let dx = wanted(&inputs[0], || {
+            tensor(transpose_images(&dy.view(OP)?, self.channels, self.pixels), inputs[0].shape())
+        })?;
+        Ok(vec![dx])
     }
 }
 

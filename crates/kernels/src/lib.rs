@@ -1,21 +1,22 @@
 //! The training ops that candle lacks, gets wrong or does slowly, each with a gradient that is right.
 //!
-//! **Owns** convolution, batch normalisation, pooling, the linear layer, ReLU, cross-entropy and the
-//! updates of optimizers, as functions on [`candle_core::Tensor`] that attach to candle's autograd.
+//! **Owns** convolution, batch normalisation, pooling, the linear layer, ReLU, cross-entropy, the walk
+//! back through them and the updates of optimizers, as functions on [`candle_core::Tensor`] that attach to candle's autograd.
 //! **Does not know** models, training loops, data or files.
 //!
 //! Activations are channels-last, `[n, h, w, c]`; weights are `[c_out, c_in / groups, kh, kw]`.
 //! Ops take f32 on the CPU; anything else is refused by name. Every sum has an order that follows
 //! from the shapes alone, so results are the same bits for any number of threads. Gradients come back
-//! without history, and those that nobody asks for are not computed.
+//! without history, and those that nobody asks for are not computed. [`Tensor::backward`](candle_core::Tensor::backward)
+//! works on every op; [`backward`] does the same for less time and memory.
 //!
 //! Read in this order: [`ConvGeometry`] and [`conv2d`]; [`Epilogue`], [`batch_norm_train`] and
 //! [`BatchStatistics`]; [`PoolGeometry`] and the pools; [`linear`], [`relu`], [`flatten_chw`];
-//! [`cross_entropy`]; [`SgdStep`] and [`sgd_step`].
+//! [`cross_entropy`]; [`backward`]; [`SgdStep`] and [`sgd_step`].
 //!
 //! ```
 //! use candle_core::{Device, Tensor, Var};
-//! use taper_kernels::{ConvGeometry, Epilogue, batch_norm_train, conv2d, global_avg_pool};
+//! use taper_kernels::{ConvGeometry, Epilogue, backward, batch_norm_train, conv2d, global_avg_pool};
 //!
 //! # fn main() -> candle_core::Result<()> {
 //! let images = Tensor::rand(0f32, 1f32, (2, 8, 8, 3), &Device::Cpu)?;
@@ -24,7 +25,7 @@
 //! let y = conv2d(&images, &w, None, &ConvGeometry::same(3))?;
 //! let (y, statistics) = batch_norm_train(&y, &gamma, &beta, 1e-5, Epilogue::Relu)?;
 //! assert_eq!(statistics.count, 2 * 8 * 8);
-//! let gradients = global_avg_pool(&y)?.sum_all()?.backward()?;
+//! let gradients = backward(global_avg_pool(&y)?)?;
 //! assert_eq!(gradients.get(&w).map(|gradient| gradient.dims()), Some(w.dims()));
 //! # Ok(())
 //! # }
@@ -42,6 +43,7 @@ mod conv;
 mod error;
 mod flatten;
 mod geometry;
+mod graph;
 mod linear;
 mod loss;
 mod matrix;
@@ -59,6 +61,7 @@ pub use conv::conv2d;
 pub use error::KernelError;
 pub use flatten::flatten_chw;
 pub use geometry::{ConvGeometry, Padding, PoolGeometry, Rounding};
+pub use graph::{backward, consists_of_own_ops};
 pub use linear::linear;
 pub use loss::{cross_entropy, cross_entropy_soft};
 pub use memory::keep_freed_memory;

@@ -1,10 +1,11 @@
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
+use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
 use crate::build::build;
+use crate::graph::{Gradient, Operation, attach, wanted};
 use crate::matrix::{Matrix, Write, multiply};
 use crate::reduce::column_sums;
-use crate::storage::{require_f32, require_shape, shape_error, slice, tensor, view};
+use crate::storage::{require_f32, require_shape, shape_error, tensor, view};
 
 const OP: &str = "linear";
 
@@ -32,16 +33,18 @@ pub fn linear(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     }
     let op = Linear { rows, inner, columns };
     let (x, w) = (x.contiguous()?, w.contiguous()?);
-    match bias {
-        None => x.apply_op2(&w, op),
-        Some(bias) => {
-            require_f32(OP, "bias", bias)?;
-            require_shape(OP, "bias", bias, &[columns], "one value per output")?;
-            x.apply_op3(&w, &bias.contiguous()?, op)
-        }
-    }
+    let (x_view, w_view) = (view(OP, "x", &x)?, view(OP, "w", &w)?);
+    let Some(bias) = bias else {
+        return attach(op, &[&x, &w], op.forward(&x_view, &w_view, None), (rows, columns));
+    };
+    require_f32(OP, "bias", bias)?;
+    require_shape(OP, "bias", bias, &[columns], "one value per output")?;
+    let bias = bias.contiguous()?;
+    let y = op.forward(&x_view, &w_view, Some(&view(OP, "bias", &bias)?));
+    attach(op, &[&x, &w, &bias], y, (rows, columns))
 }
 
+#[derive(Clone, Copy)]
 struct Linear {
     rows: usize,
     inner: usize,
@@ -50,7 +53,7 @@ struct Linear {
 
 impl Linear {
     /// The long inner axis is cut, because batch and outputs are short; pieces are added in order.
-    fn forward(&self, x: &[f32], w: &[f32], bias: Option<&[f32]>) -> (CpuStorage, Shape) {
+    fn forward(&self, x: &[f32], w: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
         let &Self { rows, inner, columns } = self;
         let piece = inner.div_ceil(MAX_PIECES).max(256);
         let starts: Vec<usize> = (0..inner).step_by(piece).collect();
@@ -72,20 +75,7 @@ impl Linear {
         for partial in partials {
             y.iter_mut().zip(&partial).for_each(|(y, value)| *y += value);
         }
-        (CpuStorage::F32(y), (rows, columns).into())
-    }
-
-    fn backward(&self, x: &Tensor, w: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let dy = view(OP, "gradient", dy)?;
-        let dx = match x.track_op() {
-            true => Some(tensor(self.input_gradient(&view(OP, "w", w)?, &dy), x.shape())?),
-            false => None,
-        };
-        let dw = match w.track_op() {
-            true => Some(tensor(self.weight_gradient(&view(OP, "x", x)?, &dy), w.shape())?),
-            false => None,
-        };
-        Ok((dx, dw))
+        y
     }
 
     fn input_gradient(&self, w: &[f32], dy: &[f32]) -> Vec<f32> {
@@ -109,58 +99,20 @@ impl Linear {
     }
 }
 
-impl CustomOp2 for Linear {
+impl Operation for Linear {
     fn name(&self) -> &'static str {
         OP
     }
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        w: &CpuStorage,
-        w_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        Ok(self.forward(slice(OP, "x", x, x_layout)?, slice(OP, "w", w, w_layout)?, None))
-    }
-
-    fn bwd(&self, x: &Tensor, w: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        self.backward(x, w, &dy.contiguous()?)
-    }
-}
-
-impl CustomOp3 for Linear {
-    fn name(&self) -> &'static str {
-        OP
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        w: &CpuStorage,
-        w_layout: &Layout,
-        bias: &CpuStorage,
-        bias_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let bias = slice(OP, "bias", bias, bias_layout)?;
-        Ok(self.forward(slice(OP, "x", x, x_layout)?, slice(OP, "w", w, w_layout)?, Some(bias)))
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        w: &Tensor,
-        bias: &Tensor,
-        _y: &Tensor,
-        dy: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let dy = dy.contiguous()?;
-        let (dx, dw) = self.backward(x, w, &dy)?;
-        let db = match bias.track_op() {
-            true => Some(column_sums(OP, &dy)?),
-            false => None,
-        };
-        Ok((dx, dw, db))
+    fn backward(&self, inputs: &[Tensor], _y: &Tensor, gradient: &Gradient) -> Result<Vec<Option<Gradient>>> {
+        let (x, w, dy) = (&inputs[0], &inputs[1], gradient.view(OP)?);
+        let mut gradients = vec![
+            wanted(x, || tensor(self.input_gradient(&view(OP, "w", w)?, &dy), x.shape()))?,
+            wanted(w, || tensor(self.weight_gradient(&view(OP, "x", x)?, &dy), w.shape()))?,
+        ];
+        if let Some(bias) = inputs.get(2) {
+            gradients.push(wanted(bias, || column_sums(OP, gradient.tensor()))?);
+        }
+        Ok(gradients)
     }
 }

@@ -1,9 +1,10 @@
 //! Cross-entropy, from logits to one number, and back.
 
-use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 use crate::error::KernelError;
-use crate::storage::{option_error, require, require_f32, require_shape, shape_error, slice, tensor, view};
+use crate::graph::{Gradient, Operation, attach, wanted};
+use crate::storage::{option_error, require, require_f32, require_shape, shape_error, tensor, view};
 
 const HARD: &str = "cross_entropy";
 const SOFT: &str = "cross_entropy_soft";
@@ -31,7 +32,7 @@ pub fn cross_entropy(logits: &Tensor, labels: &Tensor, smoothing: f64) -> Result
         }
     }
     let targets = Targets::Labels { labels, smoothing };
-    logits.contiguous()?.apply_op1(CrossEntropy { name: HARD, num_classes, targets })
+    CrossEntropy { name: HARD, num_classes, targets }.apply(logits)
 }
 
 /// Mean cross-entropy against a distribution per row, in nats; the targets get no gradient.
@@ -46,7 +47,7 @@ pub fn cross_entropy_soft(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
     require_f32(SOFT, "targets", targets)?;
     require_shape(SOFT, "targets", targets, logits.dims(), "the shape of the logits")?;
     let targets = Targets::Soft(targets.detach().flatten_all()?.to_vec1()?);
-    logits.contiguous()?.apply_op1(CrossEntropy { name: SOFT, num_classes, targets })
+    CrossEntropy { name: SOFT, num_classes, targets }.apply(logits)
 }
 
 fn check_logits(op: &'static str, logits: &Tensor) -> Result<(usize, usize)> {
@@ -69,6 +70,12 @@ struct CrossEntropy {
 }
 
 impl CrossEntropy {
+    fn apply(self, logits: &Tensor) -> Result<Tensor> {
+        let logits = logits.contiguous()?;
+        let loss = self.loss(&view(self.name, "logits", &logits)?);
+        attach(self, &[&logits], vec![loss as f32], ())
+    }
+
     /// Target of one class in one row.
     fn target(&self, row: usize, class: usize) -> f64 {
         match &self.targets {
@@ -120,19 +127,17 @@ fn log_sum_exp(logits: &[f32]) -> f64 {
     largest + sum.ln()
 }
 
-impl CustomOp1 for CrossEntropy {
+impl Operation for CrossEntropy {
     fn name(&self) -> &'static str {
         self.name
     }
 
-    fn cpu_fwd(&self, logits: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let loss = self.loss(slice(self.name, "logits", logits, layout)?);
-        Ok((CpuStorage::F32(vec![loss as f32]), ().into()))
-    }
-
-    fn bwd(&self, logits: &Tensor, _loss: &Tensor, upstream: &Tensor) -> Result<Option<Tensor>> {
-        let upstream = f64::from(upstream.to_scalar::<f32>()?);
-        let gradient = self.gradient(&view(self.name, "logits", logits)?, upstream);
-        Ok(Some(tensor(gradient, logits.shape())?))
+    fn backward(&self, inputs: &[Tensor], _loss: &Tensor, upstream: &Gradient) -> Result<Vec<Option<Gradient>>> {
+        let logits = &inputs[0];
+        let gradient = wanted(logits, || {
+            let upstream = f64::from(upstream.tensor().to_scalar::<f32>()?);
+            tensor(self.gradient(&view(self.name, "logits", logits)?, upstream), logits.shape())
+        })?;
+        Ok(vec![gradient])
     }
 }

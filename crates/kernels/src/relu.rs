@@ -1,8 +1,9 @@
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
+use crate::graph::{Gradient, Operation, attach, wanted};
 use crate::reduce::Lanes;
-use crate::storage::{require_f32, slice, tensor, view};
+use crate::storage::{require_f32, tensor, view};
 
 const OP: &str = "relu";
 
@@ -12,31 +13,26 @@ const OP: &str = "relu";
 /// Another element type than f32, or another device than the CPU.
 pub fn relu(x: &Tensor) -> Result<Tensor> {
     require_f32(OP, "x", x)?;
-    x.contiguous()?.apply_op1(Relu)
+    let x = x.contiguous()?;
+    let clamp = |&value: &f32| if value < 0.0 { 0.0 } else { value };
+    let y = view(OP, "x", &x)?.par_iter().with_min_len(Lanes::new(1).chunk()).map(clamp).collect();
+    attach(Relu, &[&x], y, x.shape())
 }
 
 struct Relu;
 
-impl CustomOp1 for Relu {
+impl Operation for Relu {
     fn name(&self) -> &'static str {
         OP
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let x = slice(OP, "x", x, layout)?;
-        let clamp = |&value: &f32| if value < 0.0 { 0.0 } else { value };
-        let y = x.par_iter().with_min_len(Lanes::new(1).chunk()).map(clamp).collect();
-        Ok((CpuStorage::F32(y), layout.shape().clone()))
-    }
-
-    fn bwd(&self, x: &Tensor, y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        if !x.track_op() {
-            return Ok(None);
-        }
-        let dy = dy.contiguous()?;
-        let (y, dy) = (view(OP, "y", y)?, view(OP, "gradient", &dy)?);
-        let pass = |(&y, &dy): (&f32, &f32)| if y > 0.0 { dy } else { 0.0 };
-        let dx = y.par_iter().zip(&*dy).with_min_len(Lanes::new(1).chunk()).map(pass).collect();
-        Ok(Some(tensor(dx, x.shape())?))
+    fn backward(&self, inputs: &[Tensor], y: &Tensor, dy: &Gradient) -> Result<Vec<Option<Gradient>>> {
+        let dx = wanted(&inputs[0], || {
+            let (y, dy) = (view(OP, "y", y)?, dy.view(OP)?);
+            let pass = |(&y, &dy): (&f32, &f32)| if y > 0.0 { dy } else { 0.0 };
+            let dx = y.par_iter().zip(&*dy).with_min_len(Lanes::new(1).chunk()).map(pass).collect();
+            tensor(dx, inputs[0].shape())
+        })?;
+        Ok(vec![dx])
     }
 }

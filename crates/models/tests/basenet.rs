@@ -31,6 +31,28 @@ fn images(config: &BaseNetConfig, n: usize) -> Tensor {
 }
 
 #[test]
+fn the_training_loss_takes_our_backward_pass() {
+    for config in forms() {
+        let vars = VarMap::new();
+        let model = BaseNet::new(&config, 7, seeded(&vars, 1, &Device::Cpu)).unwrap();
+        let logits = model.forward_t(&images(&config, 4), true).unwrap();
+        let labels = Tensor::new(&[0u32, 3, 6, 3], &Device::Cpu).unwrap();
+        let loss = taper_kernels::cross_entropy(&logits, &labels, 0.1).unwrap();
+        // candle fills up the channels of this form with an op of its own.
+        let expected = config.shortcut != Shortcut::ZeroPad;
+        assert_eq!(taper_kernels::consists_of_own_ops(&loss), expected, "{config:?}");
+        let theirs = loss.backward().unwrap();
+        drop(logits);
+        let ours = taper_kernels::backward(loss).unwrap();
+        for (name, var) in vars.data().lock().unwrap().iter() {
+            let values = |gradient: Option<&Tensor>| gradient.map(|gradient| gradient.flatten_all().unwrap());
+            let values = |gradient| values(gradient).map(|gradient| gradient.to_vec1::<f32>().unwrap());
+            assert_eq!(values(ours.get(var)), values(theirs.get(var)), "{config:?} {name}");
+        }
+    }
+}
+
+#[test]
 fn shape_count_and_gradients_of_every_form() {
     for config in forms() {
         let vars = VarMap::new();

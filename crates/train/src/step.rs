@@ -47,11 +47,12 @@ pub(crate) fn forward_backward(
 ) -> Result<Pass, TrainError> {
     let logits = model.forward_t(&input.images(batch)?, true)?;
     let loss = taper_kernels::cross_entropy(&logits, &input.labels(batch)?, label_smoothing)?;
-    let gradients = loss.backward()?;
     let mean = f64::from(loss.to_scalar::<f32>()?);
     let mut tally = Tally::default();
     for (row, label) in logits.to_vec2::<f32>()?.iter().zip(&batch.labels) {
         tally.add(row, *label as usize, mean);
     }
-    Ok(Pass { gradients, tally })
+    // Logits that live on would keep every activation until the backward pass is over.
+    drop(logits);
+    Ok(Pass { gradients: taper_kernels::backward(loss)?, tally })
 }

@@ -8,7 +8,7 @@ use candle_core::{Result, Tensor};
 
 use crate::error::KernelError;
 use crate::storage::{option_error, require_f32, require_shape, shape_error};
-use op::{BatchNorm, Source};
+use op::{BatchNorm, Source, pair};
 pub use statistics::BatchStatistics;
 
 const TRAIN: &str = "batch_norm_train";
@@ -139,11 +139,7 @@ fn normalise(
     (eps, source): (f64, Source),
     epilogue: &Epilogue<'_>,
 ) -> Result<Tensor> {
-    // One tensor for both parameters, so that the op fits candle's three inputs.
-    let parameters = Tensor::stack(&[gamma, beta], 0)?;
+    let shortcut = epilogue.shortcut().map(Tensor::contiguous).transpose()?;
     let op = BatchNorm::new(name, moments, eps, source, epilogue.kind());
-    match epilogue.shortcut() {
-        None => x.apply_op2(&parameters, op),
-        Some(shortcut) => x.apply_op3(&shortcut.contiguous()?, &parameters, op),
-    }
+    op.apply(x, &pair(gamma, beta)?, shortcut.as_ref())
 }

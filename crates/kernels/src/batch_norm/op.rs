@@ -1,8 +1,9 @@
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
+use candle_core::{Result, Tensor};
 
 use super::passes::{self, Affine, Kind, Saved};
 use super::statistics::Moments;
-use crate::storage::{slice, tensor, view};
+use crate::graph::{Gradient, Operation, attach, wanted};
+use crate::storage::{tensor, view};
 
 /// Where the statistics come from: those of the batch depend on `x`, running ones do not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,7 +12,7 @@ pub(super) enum Source {
     Running,
 }
 
-/// Inputs: `x`, then the shortcut if the epilogue has one, then `[gamma, beta]` stacked.
+/// Inputs: `x`, gamma and beta as one tensor, then the shortcut if the epilogue has one.
 pub(super) struct BatchNorm {
     name: &'static str,
     count: usize,
@@ -19,13 +20,6 @@ pub(super) struct BatchNorm {
     inverse_std: Vec<f32>,
     source: Source,
     kind: Kind,
-}
-
-/// Gradients of `x`, of the shortcut and of the stacked parameters.
-struct Gradients {
-    x: Option<Tensor>,
-    shortcut: Option<Tensor>,
-    parameters: Option<Tensor>,
 }
 
 impl BatchNorm {
@@ -48,50 +42,30 @@ impl BatchNorm {
         Affine::new(&self.mean, &slope, beta)
     }
 
-    fn backward(
-        &self,
-        x: &Tensor,
-        shortcut: Option<&Tensor>,
-        parameters: &Tensor,
-        y: &Tensor,
-        dy: &Tensor,
-    ) -> Result<Gradients> {
-        let dy = dy.contiguous()?.detach();
-        let shortcut = self.shortcut_gradient(shortcut, y, &dy)?;
+    /// The op on contiguous inputs; `parameters` are gamma and beta as one tensor, see [`pair`].
+    pub(super) fn apply(self, x: &Tensor, parameters: &Tensor, shortcut: Option<&Tensor>) -> Result<Tensor> {
         let affine = self.affine(&view(self.name, "parameters", parameters)?);
-        let (x_view, y_view) = (view(self.name, "x", x)?, view(self.name, "y", y)?);
-        let dy_view = view(self.name, "gradient", &dy)?;
-        let saved = Saved { x: &x_view, y: &y_view, dy: &dy_view, affine: &affine, kind: self.kind };
-        let sums = match self.source == Source::Running && !parameters.track_op() {
-            true => None,
-            false => Some(passes::gradient_sums(saved)),
+        let x_view = view(self.name, "x", x)?;
+        let Some(shortcut) = shortcut else {
+            let y = passes::apply(&x_view, &[], &affine, self.kind);
+            return attach(self, &[x, parameters], y, x.shape());
         };
-        let x = match x.track_op() {
-            true => Some(tensor(self.input_gradient(saved, sums.as_ref()), x.shape())?),
-            false => None,
-        };
-        let parameters = match sums.filter(|_| parameters.track_op()) {
-            Some(sums) => Some(self.parameter_gradient(&sums)?),
-            None => None,
-        };
-        Ok(Gradients { x, shortcut, parameters })
+        let y = passes::apply(&x_view, &view(self.name, "shortcut", shortcut)?, &affine, self.kind);
+        attach(self, &[x, parameters, shortcut], y, x.shape())
     }
 
-    fn shortcut_gradient(&self, shortcut: Option<&Tensor>, y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        if !shortcut.is_some_and(Tensor::track_op) {
-            return Ok(None);
+    fn shortcut_gradient(&self, shortcut: &Tensor, saved: Saved<'_>, dy: &Gradient) -> Result<Option<Gradient>> {
+        match self.kind {
+            Kind::AddRelu => wanted(shortcut, || tensor(passes::masked(saved.y, saved.dy), shortcut.shape())),
+            // The sum passes its gradient on unchanged; a clone shares the values.
+            _ => Ok(shortcut.track_op().then(|| dy.clone())),
         }
-        if self.kind != Kind::AddRelu {
-            return Ok(Some(dy.clone()));
-        }
-        let (y_view, dy_view) = (view(self.name, "y", y)?, view(self.name, "gradient", dy)?);
-        Ok(Some(tensor(passes::masked(&y_view, &dy_view), dy.shape())?))
     }
 
-    fn input_gradient(&self, saved: Saved<'_>, sums: Option<&(Vec<f64>, Vec<f64>)>) -> Vec<f32> {
+    fn input_gradient(&self, saved: Saved<'_>, (sums, products): &(Vec<f64>, Vec<f64>)) -> Vec<f32> {
         let channels = self.mean.len();
         let (mut offset, mut tilt) = (vec![0.0; channels], vec![0.0; channels]);
-        if let (Source::Batch, Some((sums, products))) = (self.source, sums) {
+        if self.source == Source::Batch {
             for channel in 0..channels {
                 let inverse_std = f64::from(self.inverse_std[channel]);
                 offset[channel] = (sums[channel] / self.count as f64) as f32;
@@ -110,64 +84,55 @@ impl BatchNorm {
     }
 }
 
-impl CustomOp2 for BatchNorm {
+impl Operation for BatchNorm {
     fn name(&self) -> &'static str {
         self.name
     }
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        parameters: &CpuStorage,
-        parameters_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let affine = self.affine(slice(self.name, "parameters", parameters, parameters_layout)?);
-        let y = passes::apply(slice(self.name, "x", x, x_layout)?, &[], &affine, self.kind);
-        Ok((CpuStorage::F32(y), x_layout.shape().clone()))
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        parameters: &Tensor,
-        y: &Tensor,
-        dy: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let gradients = self.backward(x, None, parameters, y, dy)?;
-        Ok((gradients.x, gradients.parameters))
+    fn backward(&self, inputs: &[Tensor], y: &Tensor, gradient: &Gradient) -> Result<Vec<Option<Gradient>>> {
+        let (x, parameters) = (&inputs[0], &inputs[1]);
+        let affine = self.affine(&view(self.name, "parameters", parameters)?);
+        let (x_view, y_view, dy) = (view(self.name, "x", x)?, view(self.name, "y", y)?, gradient.view(self.name)?);
+        let saved = Saved { x: &x_view, y: &y_view, dy: &dy, affine: &affine, kind: self.kind };
+        let through_statistics = self.source == Source::Batch && x.track_op();
+        let sums = match through_statistics || parameters.track_op() {
+            true => passes::gradient_sums(saved),
+            false => Default::default(),
+        };
+        let mut gradients = vec![
+            wanted(x, || tensor(self.input_gradient(saved, &sums), x.shape()))?,
+            wanted(parameters, || self.parameter_gradient(&sums))?,
+        ];
+        if let Some(shortcut) = inputs.get(2) {
+            gradients.push(self.shortcut_gradient(shortcut, saved, gradient)?);
+        }
+        Ok(gradients)
     }
 }
 
-impl CustomOp3 for BatchNorm {
+/// Gamma and beta as one tensor `[2, c]`, so that batch norm fits candle's three inputs.
+pub(super) fn pair(gamma: &Tensor, beta: &Tensor) -> Result<Tensor> {
+    let (gamma, beta) = (gamma.contiguous()?, beta.contiguous()?);
+    let mut both = view(PAIR, "gamma", &gamma)?.to_vec();
+    both.extend_from_slice(&view(PAIR, "beta", &beta)?);
+    attach(Pair, &[&gamma, &beta], both, (2, gamma.elem_count()))
+}
+
+const PAIR: &str = "batch_norm_parameters";
+
+struct Pair;
+
+impl Operation for Pair {
     fn name(&self) -> &'static str {
-        self.name
+        PAIR
     }
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        shortcut: &CpuStorage,
-        shortcut_layout: &Layout,
-        parameters: &CpuStorage,
-        parameters_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let affine = self.affine(slice(self.name, "parameters", parameters, parameters_layout)?);
-        let shortcut = slice(self.name, "shortcut", shortcut, shortcut_layout)?;
-        let y = passes::apply(slice(self.name, "x", x, x_layout)?, shortcut, &affine, self.kind);
-        Ok((CpuStorage::F32(y), x_layout.shape().clone()))
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        shortcut: &Tensor,
-        parameters: &Tensor,
-        y: &Tensor,
-        dy: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let gradients = self.backward(x, Some(shortcut), parameters, y, dy)?;
-        Ok((gradients.x, gradients.shortcut, gradients.parameters))
+    fn backward(&self, inputs: &[Tensor], _both: &Tensor, gradient: &Gradient) -> Result<Vec<Option<Gradient>>> {
+        let (gamma, beta, gradient) = (&inputs[0], &inputs[1], gradient.view(PAIR)?);
+        let (of_gamma, of_beta) = gradient.split_at(gamma.elem_count());
+        Ok(vec![
+            wanted(gamma, || tensor(of_gamma.to_vec(), gamma.shape()))?,
+            wanted(beta, || tensor(of_beta.to_vec(), beta.shape()))?,
+        ])
     }
 }

@@ -5,11 +5,12 @@ mod rows;
 mod shape;
 mod weights;
 
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
+use candle_core::{Result, Tensor};
 
 use crate::geometry::ConvGeometry;
+use crate::graph::{Gradient, Operation, attach, wanted};
 use crate::reduce::column_sums;
-use crate::storage::{require_f32, require_shape, slice, tensor, view};
+use crate::storage::{require_f32, require_shape, tensor, view};
 use shape::ConvShape;
 
 const OP: &str = "conv2d";
@@ -30,14 +31,16 @@ pub fn conv2d(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, geometry: &ConvGeom
     require_f32(OP, "w", w)?;
     let shape = ConvShape::new(OP, x, w, geometry)?;
     let (x, w) = (x.contiguous()?, w.contiguous()?);
-    match bias {
-        None => x.apply_op2(&w, Conv(shape)),
-        Some(bias) => {
-            require_f32(OP, "bias", bias)?;
-            require_shape(OP, "bias", bias, &[shape.c_out], "one value per output channel")?;
-            x.apply_op3(&w, &bias.contiguous()?, Conv(shape))
-        }
-    }
+    let (x_view, w_view) = (view(OP, "x", &x)?, view(OP, "w", &w)?);
+    let output = (shape.images, shape.output[0], shape.output[1], shape.c_out);
+    let Some(bias) = bias else {
+        return attach(Conv(shape), &[&x, &w], forward(&x_view, &w_view, None, &shape), output);
+    };
+    require_f32(OP, "bias", bias)?;
+    require_shape(OP, "bias", bias, &[shape.c_out], "one value per output channel")?;
+    let bias = bias.contiguous()?;
+    let y = forward(&x_view, &w_view, Some(&view(OP, "bias", &bias)?), &shape);
+    attach(Conv(shape), &[&x, &w, &bias], y, output)
 }
 
 /// How a convolution is computed.
@@ -80,87 +83,20 @@ fn weight_gradient(x: &[f32], dy: &[f32], shape: &ConvShape) -> Vec<f32> {
 
 struct Conv(ConvShape);
 
-impl Conv {
-    fn forward(&self, x: &[f32], w: &[f32], bias: Option<&[f32]>) -> (CpuStorage, Shape) {
-        let shape = &self.0;
-        let y = forward(x, w, bias, shape);
-        let [height, width] = shape.output;
-        (CpuStorage::F32(y), (shape.images, height, width, shape.c_out).into())
-    }
-
-    fn backward(&self, x: &Tensor, w: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let shape = &self.0;
-        let dy = view(OP, "gradient", dy)?;
-        let dx = match x.track_op() {
-            false => None,
-            true => {
-                let dx = input_gradient(&dy, &view(OP, "w", w)?, shape);
-                Some(tensor(dx, x.shape())?)
-            }
-        };
-        let dw = match w.track_op() {
-            false => None,
-            true => {
-                let dw = weight_gradient(&view(OP, "x", x)?, &dy, shape);
-                Some(tensor(dw, w.shape())?)
-            }
-        };
-        Ok((dx, dw))
-    }
-}
-
-impl CustomOp2 for Conv {
+impl Operation for Conv {
     fn name(&self) -> &'static str {
         OP
     }
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        w: &CpuStorage,
-        w_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        Ok(self.forward(slice(OP, "x", x, x_layout)?, slice(OP, "w", w, w_layout)?, None))
-    }
-
-    fn bwd(&self, x: &Tensor, w: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        self.backward(x, w, &dy.contiguous()?)
-    }
-}
-
-impl CustomOp3 for Conv {
-    fn name(&self) -> &'static str {
-        OP
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        w: &CpuStorage,
-        w_layout: &Layout,
-        bias: &CpuStorage,
-        bias_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let bias = slice(OP, "bias", bias, bias_layout)?;
-        Ok(self.forward(slice(OP, "x", x, x_layout)?, slice(OP, "w", w, w_layout)?, Some(bias)))
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        w: &Tensor,
-        bias: &Tensor,
-        _y: &Tensor,
-        dy: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let dy = dy.contiguous()?;
-        let (dx, dw) = self.backward(x, w, &dy)?;
-        let db = match bias.track_op() {
-            true => Some(column_sums(OP, &dy)?),
-            false => None,
-        };
-        Ok((dx, dw, db))
+    fn backward(&self, inputs: &[Tensor], _y: &Tensor, gradient: &Gradient) -> Result<Vec<Option<Gradient>>> {
+        let (shape, x, w, dy) = (&self.0, &inputs[0], &inputs[1], gradient.view(OP)?);
+        let mut gradients = vec![
+            wanted(x, || tensor(input_gradient(&dy, &view(OP, "w", w)?, shape), x.shape()))?,
+            wanted(w, || tensor(weight_gradient(&view(OP, "x", x)?, &dy, shape), w.shape()))?,
+        ];
+        if let Some(bias) = inputs.get(2) {
+            gradients.push(wanted(bias, || column_sums(OP, gradient.tensor()))?);
+        }
+        Ok(gradients)
     }
 }

@@ -1,9 +1,10 @@
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+use candle_core::{Result, Tensor};
 
 use super::PoolShape;
 use crate::build::{build, nth_chunk};
 use crate::geometry::{Padding, PoolGeometry};
-use crate::storage::{slice, tensor, view};
+use crate::graph::{Gradient, Operation, attach, wanted};
+use crate::storage::{tensor, view};
 
 const OP: &str = "avg_pool2d";
 
@@ -16,7 +17,9 @@ const OP: &str = "avg_pool2d";
 /// An image smaller than the window, padding above half the window, a zero size, another element type or device.
 pub fn avg_pool2d(x: &Tensor, geometry: &PoolGeometry, padding: Padding) -> Result<Tensor> {
     let shape = PoolShape::new(OP, x, geometry)?;
-    x.contiguous()?.apply_op1(AveragePool { shape, padding })
+    let (pool, x) = (AveragePool { shape, padding }, x.contiguous()?);
+    let y = pool.forward(&view(OP, "x", &x)?);
+    attach(pool, &[&x], y, shape.output_shape())
 }
 
 struct AveragePool {
@@ -33,17 +36,10 @@ impl AveragePool {
         };
         1.0 / divisor as f32
     }
-}
 
-impl CustomOp1 for AveragePool {
-    fn name(&self) -> &'static str {
-        OP
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn forward(&self, x: &[f32]) -> Vec<f32> {
         let shape = &self.shape;
-        let x = slice(OP, "x", x, layout)?;
-        let y = build(shape.images * shape.output_len(), shape.output_len(), |index, y| {
+        build(shape.images * shape.output_len(), shape.output_len(), |index, y| {
             let image = nth_chunk(x, shape.input_len(), index);
             shape.for_each_window(|window, pixels| {
                 let weight = self.weight(window);
@@ -54,19 +50,13 @@ impl CustomOp1 for AveragePool {
                 }
                 mean.iter_mut().for_each(|sum| *sum *= weight);
             });
-        });
-        Ok((CpuStorage::F32(y), shape.output_shape().into()))
+        })
     }
 
-    fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        if !x.track_op() {
-            return Ok(None);
-        }
+    fn input_gradient(&self, dy: &[f32]) -> Vec<f32> {
         let shape = &self.shape;
-        let dy = dy.contiguous()?;
-        let dy = view(OP, "gradient", &dy)?;
-        let dx = build(shape.images * shape.input_len(), shape.input_len(), |index, dx| {
-            let dy = nth_chunk(&dy, shape.output_len(), index);
+        build(shape.images * shape.input_len(), shape.input_len(), |index, dx| {
+            let dy = nth_chunk(dy, shape.output_len(), index);
             shape.for_each_window(|window, pixels| {
                 let weight = self.weight(window);
                 let output = (window[0] * shape.output[1] + window[1]) * shape.channels;
@@ -76,7 +66,17 @@ impl CustomOp1 for AveragePool {
                     target.for_each(|(dx, dy)| *dx += weight * dy);
                 }
             });
-        });
-        Ok(Some(tensor(dx, x.shape())?))
+        })
+    }
+}
+
+impl Operation for AveragePool {
+    fn name(&self) -> &'static str {
+        OP
+    }
+
+    fn backward(&self, inputs: &[Tensor], _y: &Tensor, dy: &Gradient) -> Result<Vec<Option<Gradient>>> {
+        let x = &inputs[0];
+        Ok(vec![wanted(x, || tensor(self.input_gradient(&dy.view(OP)?), x.shape()))?])
     }
 }

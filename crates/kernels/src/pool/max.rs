@@ -1,9 +1,10 @@
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+use candle_core::{Result, Tensor};
 
 use super::PoolShape;
 use crate::build::{build, nth_chunk};
 use crate::geometry::PoolGeometry;
-use crate::storage::{slice, tensor, view};
+use crate::graph::{Gradient, Operation, attach, wanted};
+use crate::storage::{tensor, view};
 
 const OP: &str = "max_pool2d";
 
@@ -20,12 +21,34 @@ const OP: &str = "max_pool2d";
 /// An image smaller than the window, padding above half the window, a zero size, another element type or device.
 pub fn max_pool2d(x: &Tensor, geometry: &PoolGeometry) -> Result<Tensor> {
     let shape = PoolShape::new(OP, x, geometry)?;
-    x.contiguous()?.apply_op1(MaxPool(shape))
+    let (pool, x) = (MaxPool(shape), x.contiguous()?);
+    let y = pool.forward(&view(OP, "x", &x)?);
+    attach(pool, &[&x], y, shape.output_shape())
 }
 
 struct MaxPool(PoolShape);
 
 impl MaxPool {
+    fn forward(&self, x: &[f32]) -> Vec<f32> {
+        let shape = &self.0;
+        build(shape.images * shape.output_len(), shape.output_len(), |index, y| {
+            let image = nth_chunk(x, shape.input_len(), index);
+            self.winners(image, |output, best, _| y[output..output + best.len()].copy_from_slice(best));
+        })
+    }
+
+    /// The winners are found again from `x`, which the graph keeps anyway; indices need no memory.
+    fn input_gradient(&self, x: &[f32], dy: &[f32]) -> Vec<f32> {
+        let shape = &self.0;
+        build(x.len(), shape.input_len(), |index, dx| {
+            let image = nth_chunk(x, shape.input_len(), index);
+            let dy = nth_chunk(dy, shape.output_len(), index);
+            self.winners(image, |output, _, offsets| {
+                offsets.iter().zip(&dy[output..]).for_each(|(&offset, dy)| dx[offset as usize] += dy);
+            });
+        })
+    }
+
     /// The largest value of each window of one image, and the offset of the input it comes from.
     fn winners(&self, image: &[f32], mut visit: impl FnMut(usize, &[f32], &[u32])) {
         let shape = &self.0;
@@ -45,36 +68,14 @@ impl MaxPool {
     }
 }
 
-impl CustomOp1 for MaxPool {
+impl Operation for MaxPool {
     fn name(&self) -> &'static str {
         OP
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let shape = &self.0;
-        let x = slice(OP, "x", x, layout)?;
-        let y = build(shape.images * shape.output_len(), shape.output_len(), |index, y| {
-            let image = nth_chunk(x, shape.input_len(), index);
-            self.winners(image, |output, best, _| y[output..output + best.len()].copy_from_slice(best));
-        });
-        Ok((CpuStorage::F32(y), shape.output_shape().into()))
-    }
-
-    /// The winners are found again from `x`, which autograd keeps anyway; indices need no memory.
-    fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        if !x.track_op() {
-            return Ok(None);
-        }
-        let shape = &self.0;
-        let dy = dy.contiguous()?;
-        let (x_view, dy) = (view(OP, "x", x)?, view(OP, "gradient", &dy)?);
-        let dx = build(x_view.len(), shape.input_len(), |index, dx| {
-            let image = nth_chunk(&x_view, shape.input_len(), index);
-            let dy = nth_chunk(&dy, shape.output_len(), index);
-            self.winners(image, |output, _, offsets| {
-                offsets.iter().zip(&dy[output..]).for_each(|(&offset, dy)| dx[offset as usize] += dy);
-            });
-        });
-        Ok(Some(tensor(dx, x.shape())?))
+    fn backward(&self, inputs: &[Tensor], _y: &Tensor, dy: &Gradient) -> Result<Vec<Option<Gradient>>> {
+        let x = &inputs[0];
+        let dx = wanted(x, || tensor(self.input_gradient(&view(OP, "x", x)?, &dy.view(OP)?), x.shape()))?;
+        Ok(vec![dx])
     }
 }

@@ -7,6 +7,7 @@ mod conv;
 mod dense;
 mod determinism;
 mod golden;
+mod graph;
 mod pool;
 mod refusals;
 mod support;

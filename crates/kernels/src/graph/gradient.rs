@@ -1,0 +1,93 @@
+use std::sync::Arc;
+
+use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor};
+use rayon::prelude::*;
+
+use crate::build::{build, nth_chunk};
+use crate::reduce::Lanes;
+use crate::storage::{View, slice, slice_mut, tensor, view};
+
+/// A gradient on its way back: contiguous, f32, without history.
+///
+/// Clones share the values. candle does not tell whether a tensor's values are shared, so the count of
+/// clones here says when a sum may be formed in place.
+#[derive(Clone)]
+pub(crate) struct Gradient(Arc<Tensor>);
+
+impl From<Tensor> for Gradient {
+    /// Takes over a tensor whose values nothing else holds.
+    fn from(values: Tensor) -> Self {
+        Self(Arc::new(values))
+    }
+}
+
+impl Gradient {
+    /// The values as a tensor, which must not outlive the gradient.
+    pub(crate) fn tensor(&self) -> &Tensor {
+        &self.0
+    }
+
+    /// The values as a slice.
+    pub(crate) fn view(&self, op: &'static str) -> Result<View<'_>> {
+        view(op, "gradient", &self.0)
+    }
+
+    /// The gradient as candle keeps it.
+    pub(super) fn into_tensor(self) -> Tensor {
+        Arc::unwrap_or_clone(self.0)
+    }
+
+    /// The sum of two gradients of one tensor, in the memory of one of them if it is nobody else's.
+    pub(super) fn plus(mut self, mut other: Self) -> Result<Self> {
+        if Arc::get_mut(&mut self.0).is_some() {
+            self.0.inplace_op2(&other.0, &AddTo)?;
+            return Ok(self);
+        }
+        if Arc::get_mut(&mut other.0).is_some() {
+            // Addition commutes, to the bit.
+            other.0.inplace_op2(&self.0, &AddTo)?;
+            return Ok(other);
+        }
+        let sum = sum(&self.view(AddTo::NAME)?, &other.view(AddTo::NAME)?);
+        Ok(tensor(sum, self.0.shape())?.into())
+    }
+}
+
+/// The gradient of an input, if the input asks for one; `compute` gives a fresh tensor of the input's shape.
+pub(crate) fn wanted(input: &Tensor, compute: impl FnOnce() -> Result<Tensor>) -> Result<Option<Gradient>> {
+    match input.track_op() {
+        true => Ok(Some(compute()?.into())),
+        false => Ok(None),
+    }
+}
+
+fn sum(left: &[f32], right: &[f32]) -> Vec<f32> {
+    let chunk = Lanes::new(1).chunk();
+    build(left.len(), chunk, |index, sum| {
+        let terms = nth_chunk(left, chunk, index).iter().zip(nth_chunk(right, chunk, index));
+        sum.iter_mut().zip(terms).for_each(|(sum, (left, right))| *sum = left + right);
+    })
+}
+
+/// Adds a tensor to the destination.
+struct AddTo;
+
+impl AddTo {
+    const NAME: &'static str = "add_gradient";
+}
+
+impl InplaceOp2 for AddTo {
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
+
+    fn cpu_fwd(&self, sum: &mut CpuStorage, sum_layout: &Layout, term: &CpuStorage, layout: &Layout) -> Result<()> {
+        let sum = slice_mut(Self::NAME, "sum", sum, sum_layout)?;
+        let term = slice(Self::NAME, "term", term, layout)?;
+        let chunk = Lanes::new(1).chunk();
+        sum.par_chunks_mut(chunk).zip(term.par_chunks(chunk)).for_each(|(sum, term)| {
+            sum.iter_mut().zip(term).for_each(|(sum, term)| *sum += term);
+        });
+        Ok(())
+    }
+}
