@@ -61,22 +61,23 @@ pub fn taper() -> io::Result<Command> {
 
 fn build() -> io::Result<PathBuf> {
     let test = std::env::current_exe()?;
-    // A test lies in <target>/<profile>/deps, and only <target> has cargo's cache mark.
-    let profile_folder = test.ancestors().nth(2);
-    let target = test.ancestors().find(|folder| folder.join("CACHEDIR.TAG").is_file());
-    let (Some(profile_folder), Some(target)) = (profile_folder, target) else {
-        return Err(io::Error::other(format!("{} does not lie in a target folder of cargo", test.display())));
-    };
+    // A test lies in <profile>/deps.
+    let profile = test.ancestors().nth(2).map_or("dev", profile);
     let mut command = Command::new(env!("CARGO"));
-    command.args(["build", "--package", "taper-cli", "--bin", "taper", "--profile", profile(profile_folder)]);
-    command.arg("--target-dir").arg(target).current_dir(workspace_root());
-    let status = command.stdout(Stdio::null()).status()?;
-    let binary = profile_folder.join(format!("taper{}", std::env::consts::EXE_SUFFIX));
-    match status.success() {
-        true if binary.is_file() => Ok(binary),
-        true => Err(io::Error::other(format!("{command:?} did not make {}", binary.display()))),
-        false => Err(io::Error::other(format!("{command:?} ended with {status}"))),
+    command.args(["build", "--package", "taper-cli", "--bin", "taper", "--profile", profile]);
+    // Cargo says where the binary is: the target folder may be anywhere, and what lies in it is cargo's own business.
+    command.args(["--message-format", "json-render-diagnostics"]).current_dir(workspace_root());
+    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
+    match executable(&String::from_utf8_lossy(&output.stdout)) {
+        Some(binary) if output.status.success() => Ok(binary),
+        _ => Err(io::Error::other(format!("{command:?} ended with {} and named no executable", output.status))),
     }
+}
+
+/// The executable that cargo's messages name last, one JSON object a line.
+fn executable(messages: &str) -> Option<PathBuf> {
+    let parsed = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    parsed.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).last()
 }
 
 /// The profile whose folder this is: cargo names the folder of `dev` otherwise.
@@ -150,8 +151,8 @@ pub fn temp_folder() -> io::Result<TempDir> {
 
 #[cfg(test)]
 mod tests {
-    use super::{profile, run, run_within};
-    use std::path::Path;
+    use super::{executable, profile, run, run_within};
+    use std::path::{Path, PathBuf};
     use std::process::Command;
     use std::time::Duration;
 
@@ -179,6 +180,19 @@ mod tests {
         let script = "i=0; while [ $i -lt 20000 ]; do echo 0123456789; i=$((i+1)); done";
         let outcome = run(Command::new("sh").args(["-c", script])).unwrap();
         assert_eq!(outcome.stdout.len(), 20_000 * 11);
+    }
+
+    #[test]
+    fn the_executable_is_read_from_cargos_messages() {
+        let messages = concat!(
+            r#"{"reason":"compiler-artifact","executable":null}"#,
+            "\nnot json\n",
+            r#"{"reason":"compiler-artifact","executable":"/some where/taper"}"#,
+            "\n",
+            r#"{"reason":"build-finished","success":true}"#,
+        );
+        assert_eq!(executable(messages), Some(PathBuf::from("/some where/taper")));
+        assert_eq!(executable("{}\n"), None);
     }
 
     #[test]
