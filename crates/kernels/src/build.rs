@@ -1,3 +1,5 @@
+//! Results that workers fill in parallel.
+
 use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
@@ -28,4 +30,35 @@ fn zeroed(chunk: &mut [MaybeUninit<f32>]) -> &mut [f32] {
 pub(crate) fn nth_chunk(values: &[f32], chunk: usize, index: usize) -> &[f32] {
     let start = (index * chunk).min(values.len());
     &values[start..(start + chunk).min(values.len())]
+}
+
+/// A result under construction, which workers share: each writes parts that are its own.
+#[derive(Clone, Copy)]
+pub(crate) struct Parts(*mut f32);
+
+// SAFETY: `build_parts` asks its workers to touch disjoint elements.
+unsafe impl Send for Parts {}
+// SAFETY: as above.
+unsafe impl Sync for Parts {}
+
+impl Parts {
+    /// The first element.
+    pub(crate) fn start(self) -> *mut f32 {
+        self.0
+    }
+}
+
+/// A new vector of `len` elements, filled in parallel by `work(part index, result)` for each of `parts`.
+///
+/// For results whose parts are not chunks: tiles of an image, say. Nothing is zeroed before.
+///
+/// # Safety
+/// The calls of `work` together write every element, and no two of them touch the same one.
+pub(crate) unsafe fn build_parts(len: usize, parts: usize, work: impl Fn(usize, Parts) + Sync) -> Vec<f32> {
+    let mut values: Vec<f32> = Vec::with_capacity(len);
+    let result = Parts(values.as_mut_ptr());
+    (0..parts).into_par_iter().with_max_len(1).for_each(|part| work(part, result));
+    // SAFETY: the capacity is at least `len`, and the caller vouches for every element.
+    unsafe { values.set_len(len) };
+    values
 }

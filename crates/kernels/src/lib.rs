@@ -53,7 +53,9 @@ mod reduce;
 pub mod reference;
 mod relu;
 mod scratch;
+mod simd;
 mod storage;
+mod tile;
 mod update;
 
 pub use batch_norm::{BatchStatistics, Epilogue, batch_norm_eval, batch_norm_train};
@@ -68,4 +70,5 @@ pub use memory::keep_freed_memory;
 pub use pool::{avg_pool2d, global_avg_pool, max_pool2d};
 pub use reduce::sum_of_squares;
 pub use relu::relu;
+pub use simd::{CpuPath, cpu_path, set_cpu_path};
 pub use update::{AdamWStep, Momentum, SgdStep, adamw_step, ema_step, sgd_step};

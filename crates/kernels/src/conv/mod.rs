@@ -1,17 +1,20 @@
-//! Convolution: the op, and the choice of algorithm for each of its three passes.
+//! Convolution: the op, and the choice of algorithm for each of its three passes: Winograd's where it pays, else
+//! products of taps. The choice depends on the shape alone.
 
-mod im2col;
-mod rows;
+mod direct;
 mod shape;
-mod weights;
+mod winograd;
 
 use candle_core::{Result, Tensor};
+use rayon::prelude::*;
 
+use crate::build::nth_chunk;
 use crate::geometry::ConvGeometry;
 use crate::graph::{Gradient, Operation, attach, wanted};
-use crate::reduce::column_sums;
+use crate::reduce::{Lanes, column_sums};
 use crate::storage::{require_f32, require_shape, tensor, view};
 use shape::ConvShape;
+use winograd::Direction;
 
 const OP: &str = "conv2d";
 
@@ -43,42 +46,39 @@ pub fn conv2d(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, geometry: &ConvGeom
     attach(Conv(shape), &[&x, &w, &bias], y, output)
 }
 
-/// How a convolution is computed.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Algorithm {
-    /// Products on overlapping rows of the padded image; stride 1, dense taps, one group.
-    Rows,
-    /// Windows gathered per tile of pixels; any geometry.
-    Windows,
-}
-
-/// The one place that chooses; a Winograd kernel would be chosen here.
-fn algorithm(shape: &ConvShape) -> Algorithm {
-    match rows::covers(shape) && !shape.is_pointwise() {
-        true => Algorithm::Rows,
-        false => Algorithm::Windows,
-    }
-}
-
 fn forward(x: &[f32], w: &[f32], bias: Option<&[f32]>, shape: &ConvShape) -> Vec<f32> {
-    match algorithm(shape) {
-        Algorithm::Rows => rows::forward(x, w, bias, shape),
-        Algorithm::Windows => im2col::forward(x, w, bias, shape),
+    match winograd::covers(shape) {
+        true => winograd::forward(x, w, bias, shape, Direction::Forward),
+        false => direct::forward(x, w, bias, shape),
     }
 }
 
 fn input_gradient(dy: &[f32], w: &[f32], shape: &ConvShape) -> Vec<f32> {
-    match shape.reversed() {
-        Some(reversed) => forward(dy, &weights::reversed(w, shape), None, &reversed),
-        None => im2col::input_gradient(dy, w, shape),
+    match shape.reversed().filter(winograd::covers) {
+        Some(reversed) => winograd::forward(dy, w, None, &reversed, Direction::Backward),
+        None => direct::input_gradient(dy, w, shape),
     }
 }
 
 fn weight_gradient(x: &[f32], dy: &[f32], shape: &ConvShape) -> Vec<f32> {
-    match algorithm(shape) {
-        Algorithm::Rows => rows::weight_gradient(x, dy, shape),
-        Algorithm::Windows => im2col::weight_gradient(x, dy, shape),
+    match winograd::covers(shape) {
+        true => winograd::weight_gradient(x, dy, shape),
+        false => direct::weight_gradient(x, dy, shape),
     }
+}
+
+/// Adds partial results in their order, which the shape alone has fixed.
+fn sum_in_order(partials: Vec<Vec<f32>>, len: usize) -> Vec<f32> {
+    let mut partials = partials.into_iter();
+    let mut sum = partials.next().unwrap_or_else(|| vec![0.0; len]);
+    let rest: Vec<Vec<f32>> = partials.collect();
+    let chunk = Lanes::new(1).chunk();
+    sum.par_chunks_mut(chunk).enumerate().for_each(|(index, sum)| {
+        for partial in &rest {
+            sum.iter_mut().zip(nth_chunk(partial, chunk, index)).for_each(|(sum, value)| *sum += value);
+        }
+    });
+    sum
 }
 
 struct Conv(ConvShape);

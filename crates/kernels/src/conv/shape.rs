@@ -50,11 +50,6 @@ impl ConvShape {
         Ok(Self { images, input, output, c_in, c_out, kernel, geometry: *geometry })
     }
 
-    /// Pixels of one input image.
-    pub(crate) fn input_pixels(&self) -> usize {
-        self.input[0] * self.input[1]
-    }
-
     /// Pixels of one output image.
     pub(crate) fn output_pixels(&self) -> usize {
         self.output[0] * self.output[1]
@@ -86,11 +81,13 @@ impl ConvShape {
         self.kernel == [1, 1] && geometry.stride == [1, 1] && geometry.padding == [0, 0]
     }
 
-    /// Input position under tap `tap` of window `window` along `axis`; `None` in the padding.
-    pub(crate) fn source(&self, axis: usize, window: usize, tap: usize) -> Option<usize> {
-        let geometry = &self.geometry;
-        let position = window * geometry.stride[axis] + tap * geometry.dilation[axis];
-        position.checked_sub(geometry.padding[axis]).filter(|&source| source < self.input[axis])
+    /// The same convolution on one image, if its windows do not see where images begin: 1×1 without padding.
+    pub(crate) fn flattened(&self) -> Self {
+        if !self.is_pointwise() {
+            return *self;
+        }
+        let rows = self.images * self.input[0];
+        Self { images: 1, input: [rows, self.input[1]], output: [rows, self.output[1]], ..*self }
     }
 
     /// The convolution that takes the gradient of the output to that of the input, if one does:

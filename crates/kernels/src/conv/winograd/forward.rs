@@ -1,0 +1,118 @@
+//! From inputs to outputs, and with weights turned round from the outputs' gradient to the inputs'.
+
+use std::ops::Range;
+
+use super::transform::{self, Channels};
+use super::weights::{Direction, PackedWeights};
+use super::{POINTS, Planes, Tiles};
+use crate::build::{Parts, build_parts};
+use crate::conv::shape::ConvShape;
+use crate::scratch::Buffer;
+use crate::simd::{self, InstructionSet, Work};
+use crate::tile::{Panels, Product, Segment, Start, multiply};
+
+/// `y = x ∗ w + bias`; `w` is the layer's parameter in either direction, `shape` that of this convolution.
+pub(in crate::conv) fn forward(
+    x: &[f32],
+    w: &[f32],
+    bias: Option<&[f32]>,
+    shape: &ConvShape,
+    direction: Direction,
+) -> Vec<f32> {
+    let weights = PackedWeights::new(w, shape, direction);
+    let tiles = Tiles::of(shape);
+    let block = block_len(&tiles, shape);
+    let len = shape.images * shape.output_pixels() * shape.c_out;
+    // SAFETY: every output lies in one tile, and every tile in one block.
+    unsafe {
+        build_parts(len, tiles.count().div_ceil(block), |index, y| {
+            let block = index * block..tiles.count().min((index + 1) * block);
+            simd::run(Block { x, weights: &weights, bias, shape, tiles, block, y });
+        })
+    }
+}
+
+/// Tiles of a block: as many as the second-level cache holds, or for many channels as many as make the weights' way
+/// from memory worth it. No sum depends on it, so the blocks may be evened out over the threads.
+fn block_len(tiles: &Tiles, shape: &ConvShape) -> usize {
+    let most = match shape.c_in.max(shape.c_out) {
+        0..=64 => 28,
+        65..=256 => 56,
+        _ => 256,
+    };
+    let count = tiles.count().max(1);
+    let blocks = count.div_ceil(most).next_multiple_of(rayon::current_num_threads().max(1));
+    count.div_ceil(blocks)
+}
+
+struct Block<'a> {
+    x: &'a [f32],
+    weights: &'a PackedWeights,
+    bias: Option<&'a [f32]>,
+    shape: &'a ConvShape,
+    tiles: Tiles,
+    block: Range<usize>,
+    y: Parts,
+}
+
+impl Work for Block<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<I: InstructionSet>(self) {
+        let (c_in, c_out) = (self.shape.c_in, self.shape.c_out);
+        let narrow = Panels::are_narrow::<I>(c_out);
+        let padded = c_in.next_multiple_of(super::GAP);
+        let (values, products) =
+            (Planes::new(self.block.len(), padded), Planes::new(self.block.len(), Panels::new::<I>(c_out).padded()));
+        let zeros = Buffer::zeros(c_in);
+        let (mut transformed, mut sums) = (Buffer::lend(values.len()), Buffer::lend(products.len()));
+        let pixels = Channels { start: self.x.as_ptr(), stride: c_in, count: c_in };
+        let bias = self.bias.map_or(std::ptr::null(), <[f32]>::as_ptr);
+        let (out, y) = (transformed.as_mut_ptr(), self.y.start());
+        // SAFETY: `x` and `y` hold the images, the buffers their planes; the outputs of this block are nobody else's;
+        // the processor is the caller's.
+        unsafe {
+            let block = self.block.clone();
+            transform::inputs::<I::Wide>(pixels, &self.tiles, block.clone(), zeros.as_ptr(), out, values);
+            self.multiply::<I>(&transformed, values, &mut sums, products, narrow);
+            transform::outputs::<I::Wide>(sums.as_ptr(), products, &self.tiles, block, c_out, bias, y);
+        }
+    }
+}
+
+impl Block<'_> {
+    /// The 36 products of transformed inputs and weights.
+    ///
+    /// # Safety
+    /// The processor has the instruction set.
+    #[inline(always)]
+    unsafe fn multiply<I: InstructionSet>(
+        &self,
+        values: &[f32],
+        value_planes: Planes,
+        sums: &mut [f32],
+        sum_planes: Planes,
+        narrow: bool,
+    ) {
+        let c_in = self.shape.c_in;
+        for point in 0..POINTS {
+            for (index, panel) in Panels::new::<I>(self.shape.c_out).iter().enumerate() {
+                let right = self.weights.matrix(index, panel, point);
+                let product = Product {
+                    left: values[point * value_planes.plane..].as_ptr(),
+                    left_stride: value_planes.row,
+                    right: right.as_ptr(),
+                    right_stride: panel.width,
+                    out: sums[point * sum_planes.plane + panel.first..].as_mut_ptr(),
+                    out_stride: sum_planes.row,
+                    segments: &Segment::WHOLE,
+                    depth: c_in,
+                    last_lanes: panel.width / panel.vectors,
+                };
+                // SAFETY: a plane has a row per tile, with room for whole vectors.
+                unsafe { multiply::<I>(self.block.len(), panel, narrow, false, product, Start::Zero) };
+            }
+        }
+    }
+}

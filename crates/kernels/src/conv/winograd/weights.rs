@@ -1,0 +1,244 @@
+//! The transform of weights to the points, packed as the products read them, and back for their gradient.
+
+use super::transform::{FAR, NEAR};
+use super::{GAP, POINTS, WINDOW};
+use crate::build::{Parts, build_parts};
+use crate::conv::shape::ConvShape;
+use crate::simd::{self, InstructionSet, Vector, Work};
+use crate::tile::{Panel, Panels};
+
+/// Taps of the window along one axis.
+const TAPS: usize = 3;
+/// Taps of the window.
+const AREA: usize = TAPS * TAPS;
+/// Input channels whose taps are brought together in one go.
+const GROUP: usize = 16;
+/// Lanes of the widest vector.
+const MAX_LANES: usize = 16;
+
+/// Lagrange's factors of the points ±√½ and ±√2.
+const NEAR_FACTOR: f32 = -2.0 / 3.0;
+/// See [`NEAR_FACTOR`].
+const FAR_FACTOR: f32 = 1.0 / 6.0;
+
+/// Which convolution the weights are transformed for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::conv) enum Direction {
+    /// From `x` to `y`.
+    Forward,
+    /// From `dy` to `dx`: taps turned round, input and output channels exchanged.
+    Backward,
+}
+
+/// Transformed weights: per panel of output channels and point a matrix `[c_in, width]`.
+pub(super) struct PackedWeights {
+    values: Vec<f32>,
+    c_in: usize,
+}
+
+impl PackedWeights {
+    /// Elements before a panel.
+    fn panel_offset(c_in: usize, index: usize, panel: Panel) -> usize {
+        POINTS * (c_in * panel.first + GAP * index)
+    }
+
+    fn point_stride(c_in: usize, panel: Panel) -> usize {
+        c_in * panel.width + GAP
+    }
+
+    /// The matrix of one panel and point.
+    #[inline(always)]
+    pub(super) fn matrix(&self, index: usize, panel: Panel, point: usize) -> &[f32] {
+        let start = Self::panel_offset(self.c_in, index, panel) + point * Self::point_stride(self.c_in, panel);
+        &self.values[start..start + self.c_in * panel.width]
+    }
+
+    /// Transforms the parameter `w` (OIHW) of a layer for the convolution of `shape` in that direction.
+    pub(super) fn new(w: &[f32], shape: &ConvShape, direction: Direction) -> Self {
+        simd::run(Transform { w, shape, direction })
+    }
+}
+
+struct Transform<'a> {
+    w: &'a [f32],
+    /// Of the convolution that reads the weights: backward, its `c_in` is the layer's `c_out`.
+    shape: &'a ConvShape,
+    direction: Direction,
+}
+
+impl Work for Transform<'_> {
+    type Output = PackedWeights;
+
+    #[inline(always)]
+    unsafe fn run<I: InstructionSet>(self) -> PackedWeights {
+        let (c_in, c_out) = (self.shape.c_in, self.shape.c_out);
+        let panels: Vec<Panel> = Panels::new::<I>(c_out).iter().collect();
+        let padded = Panels::new::<I>(c_out).padded();
+        let len = POINTS * (c_in * padded + GAP * panels.len());
+        // SAFETY: each call writes all of its panel, gaps included; panels do not overlap.
+        let values = unsafe {
+            build_parts(len, panels.len(), |index, result| {
+                let part = TransformPanel { transform: &self, index, panel: panels[index], result };
+                simd::run(part);
+            })
+        };
+        PackedWeights { values, c_in }
+    }
+}
+
+struct TransformPanel<'a> {
+    transform: &'a Transform<'a>,
+    index: usize,
+    panel: Panel,
+    result: Parts,
+}
+
+impl Work for TransformPanel<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<I: InstructionSet>(self) {
+        let c_in = self.transform.shape.c_in;
+        let stride = PackedWeights::point_stride(c_in, self.panel);
+        // SAFETY: the panel's own stretch of the result, `POINTS` strides long; the processor is the caller's.
+        unsafe {
+            let out = self.result.start().add(PackedWeights::panel_offset(c_in, self.index, self.panel));
+            for point in 0..POINTS {
+                out.add(point * stride + c_in * self.panel.width).write_bytes(0, GAP);
+            }
+            for vector in 0..self.panel.vectors {
+                let lanes = self.panel.width / self.panel.vectors;
+                let (first, used) = (self.panel.first + vector * lanes, self.used_lanes(vector, lanes));
+                for group in (0..c_in).step_by(GROUP) {
+                    let mut taps = [0.0; GROUP * AREA * MAX_LANES];
+                    let count = GROUP.min(c_in - group);
+                    self.transform.gather([first, used, lanes], [group, count], &mut taps);
+                    for channel in 0..count {
+                        let taps = &taps[channel * AREA * lanes..][..AREA * lanes];
+                        let out = out.add((group + channel) * self.panel.width + vector * lanes);
+                        match lanes == I::Narrow::LANES {
+                            true => to_points::<I::Narrow>(taps, out, stride),
+                            false => to_points::<I::Wide>(taps, out, stride),
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl TransformPanel<'_> {
+    fn used_lanes(&self, vector: usize, lanes: usize) -> usize {
+        if vector + 1 == self.panel.vectors { self.panel.last_lanes } else { lanes }
+    }
+}
+
+impl Transform<'_> {
+    /// Brings the taps of some channels together: `taps[channel][tap][lane]`, lanes beyond `used` left as they are.
+    fn gather(&self, [first, used, lanes]: [usize; 3], [group, count]: [usize; 2], taps: &mut [f32]) {
+        let (c_in, c_out) = (self.shape.c_in, self.shape.c_out);
+        for lane in 0..used {
+            for channel in 0..count {
+                let (o, i) = (first + lane, group + channel);
+                let source = match self.direction {
+                    Direction::Forward => &self.w[(o * c_in + i) * AREA..][..AREA],
+                    Direction::Backward => &self.w[(i * c_out + o) * AREA..][..AREA],
+                };
+                let target = taps[channel * AREA * lanes + lane..].iter_mut().step_by(lanes);
+                match self.direction {
+                    Direction::Forward => target.zip(source).for_each(|(target, &tap)| *target = tap),
+                    Direction::Backward => target.zip(source.iter().rev()).for_each(|(target, &tap)| *target = tap),
+                }
+            }
+        }
+    }
+}
+
+/// `G g` along one axis: three taps to the six points.
+#[inline(always)]
+unsafe fn spread<V: Vector>(g: [V; TAPS]) -> [V; WINDOW] {
+    // SAFETY: the caller vouches for the processor.
+    unsafe {
+        let even = V::splat(0.5 * NEAR_FACTOR).mul_add(g[2], V::splat(NEAR_FACTOR).mul(g[0]));
+        let odd = V::splat(NEAR * NEAR_FACTOR).mul(g[1]);
+        let even_far = V::splat(2.0 * FAR_FACTOR).mul_add(g[2], V::splat(FAR_FACTOR).mul(g[0]));
+        let odd_far = V::splat(FAR * FAR_FACTOR).mul(g[1]);
+        [g[0], even.add(odd), even.sub(odd), even_far.add(odd_far), even_far.sub(odd_far), g[2]]
+    }
+}
+
+/// `Gᵀ m` along one axis: six points to three taps.
+#[inline(always)]
+unsafe fn gather_points<V: Vector>(m: [V; WINDOW]) -> [V; TAPS] {
+    // SAFETY: the caller vouches for the processor.
+    unsafe {
+        let (sum, difference) = (m[1].add(m[2]), m[1].sub(m[2]));
+        let (sum_far, difference_far) = (m[3].add(m[4]), m[3].sub(m[4]));
+        [
+            V::splat(NEAR_FACTOR).mul_add(sum, V::splat(FAR_FACTOR).mul_add(sum_far, m[0])),
+            V::splat(NEAR * NEAR_FACTOR).mul_add(difference, V::splat(FAR * FAR_FACTOR).mul(difference_far)),
+            V::splat(0.5 * NEAR_FACTOR).mul_add(sum, V::splat(2.0 * FAR_FACTOR).mul_add(sum_far, m[5])),
+        ]
+    }
+}
+
+#[inline(always)]
+unsafe fn to_points<V: Vector>(taps: &[f32], out: *mut f32, stride: usize) {
+    // SAFETY: the caller vouches for the processor and for a vector at every point; `taps` holds one vector per tap.
+    unsafe {
+        let mut rows = [[V::splat(0.0); TAPS]; WINDOW];
+        for column in 0..TAPS {
+            let mut values = [V::splat(0.0); TAPS];
+            for (row, value) in values.iter_mut().enumerate() {
+                *value = V::load(taps[(row * TAPS + column) * V::LANES..].as_ptr());
+            }
+            for (row, point) in rows.iter_mut().zip(spread(values)) {
+                row[column] = point;
+            }
+        }
+        for (y, row) in rows.into_iter().enumerate() {
+            for (x, value) in spread(row).into_iter().enumerate() {
+                value.store(out.add((y * WINDOW + x) * stride));
+            }
+        }
+    }
+}
+
+/// Sums over points back to the taps: the gradient of `[c_in, c_out]` pairs as `[c_in, 9, c_out]`.
+///
+/// # Safety
+/// The processor has the vector's instructions; `sums` holds 36 planes of `pairs` rows of `columns` values, `stride`
+/// apart, and `out` has room for nine rows per row. `columns` is a number of whole vectors.
+#[inline(always)]
+pub(super) unsafe fn from_points<V: Vector>(
+    sums: *const f32,
+    stride: usize,
+    rows: usize,
+    columns: usize,
+    out: *mut f32,
+) {
+    for row in 0..rows {
+        for column in (0..columns).step_by(V::LANES) {
+            // SAFETY: the caller vouches for the buffers.
+            unsafe {
+                let sums = sums.add(row * columns + column);
+                let mut half = [[V::splat(0.0); WINDOW]; TAPS];
+                for x in 0..WINDOW {
+                    let mut points = [V::splat(0.0); WINDOW];
+                    for (y, value) in points.iter_mut().enumerate() {
+                        *value = V::load(sums.add((y * WINDOW + x) * stride));
+                    }
+                    let taps = gather_points(points);
+                    for (half, tap) in half.iter_mut().zip(taps) {
+                        half[x] = tap;
+                    }
+                }
+                for (y, points) in half.into_iter().enumerate() {
+                    for (x, tap) in gather_points(points).into_iter().enumerate() {
+                        tap.store(out.add((row * AREA + y * TAPS + x) * columns + column));
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,113 @@
+use std::fmt;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// Which instructions the CPU kernels use. Results of one path are the same bits everywhere it runs; those of two
+/// paths differ by rounding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CpuPath {
+    /// AVX-512 F, VL, DQ and BW.
+    Avx512,
+    /// AVX2 with FMA.
+    Avx2,
+    /// What the target's baseline has: on x86-64, SSE2.
+    Portable,
+}
+
+impl CpuPath {
+    /// All of them, fastest first.
+    pub const ALL: [Self; 3] = [Self::Avx512, Self::Avx2, Self::Portable];
+
+    /// Whether this processor has the path's instructions.
+    pub fn is_available(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => {
+                std::is_x86_feature_detected!("avx512f")
+                    && std::is_x86_feature_detected!("avx512vl")
+                    && std::is_x86_feature_detected!("avx512dq")
+                    && std::is_x86_feature_detected!("avx512bw")
+                    && Self::Avx2.is_available()
+            }
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma"),
+            Self::Portable => true,
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx512 | Self::Avx2 => false,
+        }
+    }
+
+    /// The fastest path of this processor.
+    pub fn best() -> Self {
+        Self::ALL.into_iter().find(|path| path.is_available()).unwrap_or(Self::Portable)
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Avx512 => "avx512",
+            Self::Avx2 => "avx2",
+            Self::Portable => "portable",
+        }
+    }
+}
+
+impl fmt::Display for CpuPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for CpuPath {
+    type Err = String;
+
+    /// Reads the lower-case name.
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL
+            .into_iter()
+            .find(|path| path.name() == text)
+            .ok_or_else(|| format!("unknown CPU path {text:?}; choose avx512, avx2 or portable"))
+    }
+}
+
+/// No path chosen yet.
+const UNSET: u8 = u8::MAX;
+
+static SELECTED: AtomicU8 = AtomicU8::new(UNSET);
+
+/// The path that the kernels take in this process: the fastest, unless [`set_cpu_path`] chose another.
+pub fn cpu_path() -> CpuPath {
+    selected()
+}
+
+/// Makes the kernels of the whole process take one path from here on.
+///
+/// Meant for the start of a program: an op that is running may take either.
+///
+/// # Errors
+/// A path whose instructions this processor lacks.
+pub fn set_cpu_path(path: CpuPath) -> Result<(), String> {
+    if !path.is_available() {
+        return Err(format!(
+            "this processor cannot run the CPU path {path}; the fastest it can is {}",
+            CpuPath::best()
+        ));
+    }
+    let index = CpuPath::ALL.iter().position(|&other| other == path).unwrap_or(CpuPath::ALL.len() - 1);
+    SELECTED.store(index as u8, Ordering::Relaxed);
+    Ok(())
+}
+
+/// See [`cpu_path`]; only paths whose instructions the processor has come out.
+pub(crate) fn selected() -> CpuPath {
+    match CpuPath::ALL.get(usize::from(SELECTED.load(Ordering::Relaxed))) {
+        Some(&path) => path,
+        None => {
+            let best = CpuPath::best();
+            // Only `set_cpu_path` may have been faster, and its choice stays.
+            let index = CpuPath::ALL.iter().position(|&path| path == best).unwrap_or(CpuPath::ALL.len() - 1);
+            let _ = SELECTED.compare_exchange(UNSET, index as u8, Ordering::Relaxed, Ordering::Relaxed);
+            best
+        }
+    }
+}
