@@ -10,10 +10,11 @@ use candle_core::backprop::GradStore;
 use candle_core::{Device, Result, Tensor, Var};
 use taper_kernels::{
     ConvGeometry, Epilogue, Momentum, PoolGeometry, SgdStep, backward, batch_norm_train, conv2d, cross_entropy,
-    flatten_chw, linear, max_pool2d, relu, sgd_step,
+    flatten_chw, keep_freed_memory, linear, max_pool2d, relu, sgd_step,
 };
 
 fn main() -> Result<()> {
+    keep_freed_memory();
     let mut arguments = std::env::args().skip(1);
     let width: f64 = arguments.next().and_then(|text| text.parse().ok()).unwrap_or(0.125);
     let batch: usize = arguments.next().and_then(|text| text.parse().ok()).unwrap_or(64);
