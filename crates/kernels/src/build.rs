@@ -42,6 +42,11 @@ unsafe impl Send for Parts {}
 unsafe impl Sync for Parts {}
 
 impl Parts {
+    /// The parts of a buffer that stays borrowed as long as workers may write to it.
+    pub(crate) fn of(values: &mut [f32]) -> Self {
+        Self(values.as_mut_ptr())
+    }
+
     /// The first element.
     pub(crate) fn start(self) -> *mut f32 {
         self.0

@@ -1,38 +1,92 @@
 //! Memory that lives for one task: each thread keeps its buffers for the next.
 
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
 
-/// A cache line; vectors that start on one are read in one go.
-#[repr(C, align(64))]
-#[derive(Clone, Copy)]
-struct Line([f32; LINE]);
-
-/// Elements of a cache line.
+/// Elements of a cache line; vectors that start on one are read in one go.
 pub(crate) const LINE: usize = 16;
 
+/// Bytes of a cache line.
+const LINE_BYTES: usize = 64;
+
+/// Bytes of a large page of x86-64 and of most AArch64 systems.
+///
+/// A transform writes 36 planes at once. On pages of 4 KiB that is more of them than a core's table of pages to
+/// write to has entries (16 on Golden Cove), and the transforms took twice as long.
+const LARGE_PAGE: usize = 2 << 20;
+
 thread_local! {
-    static BUFFERS: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
+    static BLOCKS: RefCell<Vec<Block>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Memory of a thread.
+struct Block {
+    start: NonNull<f32>,
+    layout: Layout,
+}
+
+impl Block {
+    fn new(len: usize) -> Self {
+        let bytes = len.max(1) * size_of::<f32>();
+        let align = if bytes >= LARGE_PAGE / 2 { LARGE_PAGE } else { LINE_BYTES };
+        let layout = Layout::from_size_align(bytes.next_multiple_of(align), align);
+        let layout = layout.unwrap_or_else(|_| handle_alloc_error(Layout::new::<f32>()));
+        // SAFETY: the size is not zero.
+        let start = unsafe { alloc(layout) };
+        let Some(start) = NonNull::new(start.cast::<f32>()) else { handle_alloc_error(layout) };
+        let block = Self { start, layout };
+        // Before the first touch, which is what takes the pages.
+        block.ask_for_large_pages();
+        // SAFETY: the block has this many bytes.
+        unsafe { block.start.as_ptr().cast::<u8>().write_bytes(0, layout.size()) };
+        block
+    }
+
+    fn ask_for_large_pages(&self) {
+        #[cfg(target_os = "linux")]
+        if self.layout.align() == LARGE_PAGE {
+            // SAFETY: the advice concerns whole pages of this block and changes no contents. If it is not taken, the
+            // block is as good as before, so its result does not matter.
+            unsafe { libc::madvise(self.start.as_ptr().cast(), self.layout.size(), libc::MADV_HUGEPAGE) };
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.layout.size() / size_of::<f32>()
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        // SAFETY: allocated with this layout, and not freed before.
+        unsafe { dealloc(self.start.as_ptr().cast(), self.layout) }
+    }
 }
 
 /// A buffer on loan from this thread, which starts on a cache line.
 ///
-/// Each worker thread keeps its buffers, because asking the system for fresh pages costs more than
+/// Each worker thread keeps its blocks, because asking the system for fresh pages costs more than
 /// filling a tile that is still in the cache.
 pub(crate) struct Buffer {
-    lines: Vec<Line>,
+    /// Taken out when the loan ends.
+    block: Option<Block>,
+    start: NonNull<f32>,
     len: usize,
 }
+
+// SAFETY: a buffer owns its block, as a vector would.
+unsafe impl Send for Buffer {}
+// SAFETY: shared buffers are only read.
+unsafe impl Sync for Buffer {}
 
 impl Buffer {
     /// Room for `len` elements with unspecified contents.
     pub(crate) fn lend(len: usize) -> Self {
-        let count = len.div_ceil(LINE);
-        let mut lines = BUFFERS.with(|buffers| take_fitting(&mut buffers.borrow_mut(), count));
-        if lines.len() < count {
-            lines = vec![Line([0.0; LINE]); count];
-        }
-        Self { lines, len }
+        let fitting = BLOCKS.with(|blocks| take_fitting(&mut blocks.borrow_mut(), len));
+        let block = fitting.filter(|block| block.len() >= len).unwrap_or_else(|| Block::new(len));
+        Self { start: block.start, block: Some(block), len }
     }
 
     /// Room for `len` elements that are 0.
@@ -45,9 +99,9 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let lines = std::mem::take(&mut self.lines);
-        // On a thread that is ending the list may be gone, and the buffer goes with it.
-        let _ = BUFFERS.try_with(|buffers| buffers.borrow_mut().push(lines));
+        let block = self.block.take();
+        // On a thread that is ending the list may be gone, and the block goes with it.
+        let _ = BLOCKS.try_with(|blocks| blocks.borrow_mut().extend(block));
     }
 }
 
@@ -56,24 +110,24 @@ impl Deref for Buffer {
 
     #[inline(always)]
     fn deref(&self) -> &[f32] {
-        // SAFETY: lines are `LINE` elements each without padding, and `len` elements lie inside them.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast::<f32>(), self.len) }
+        // SAFETY: the block has room for `len` elements, all of them written at least once, with zeros.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }
 
 impl DerefMut for Buffer {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut [f32] {
-        // SAFETY: as for `deref`, and the lines are exclusively this buffer's.
-        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast::<f32>(), self.len) }
+        // SAFETY: as for `deref`, and the block is exclusively this buffer's.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
 }
 
-/// The smallest buffer with room for `lines`, or else the largest.
-fn take_fitting(buffers: &mut Vec<Vec<Line>>, lines: usize) -> Vec<Line> {
-    let fits = |buffer: &Vec<Line>| (buffer.len() < lines, buffer.len().abs_diff(lines));
-    let best = (0..buffers.len()).min_by_key(|&index| fits(&buffers[index]));
-    best.map(|index| buffers.swap_remove(index)).unwrap_or_default()
+/// The smallest block with room for `len` elements, or else the largest.
+fn take_fitting(blocks: &mut Vec<Block>, len: usize) -> Option<Block> {
+    let key = |block: &Block| (block.len() < len, block.len().abs_diff(len));
+    let best = (0..blocks.len()).min_by_key(|&index| key(&blocks[index]))?;
+    Some(blocks.swap_remove(best))
 }
 
 #[cfg(test)]

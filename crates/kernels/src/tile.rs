@@ -122,9 +122,14 @@ pub(crate) unsafe fn tile<V: Vector, const ROWS: usize, const VECTORS: usize, co
             let out = product.out.add(row * product.out_stride);
             for (index, sum) in sums.iter().enumerate() {
                 let out = out.add(index * V::LANES);
-                match index + 1 == VECTORS && product.last_lanes < V::LANES {
-                    true => sum.store_first(out, product.last_lanes),
-                    false => sum.store(out),
+                let is_partial = index + 1 == VECTORS && product.last_lanes < V::LANES;
+                match (start, is_partial) {
+                    (Start::Destination, false) => sum.add(V::load(out)).store(out),
+                    (Start::Destination, true) => {
+                        sum.add(V::load_first(out, product.last_lanes)).store_first(out, product.last_lanes);
+                    }
+                    (_, false) => sum.store(out),
+                    (_, true) => sum.store_first(out, product.last_lanes),
                 }
             }
         }
@@ -145,9 +150,8 @@ unsafe fn begin<V: Vector, const ROWS: usize, const VECTORS: usize>(
                 let lanes = if is_partial { product.last_lanes } else { V::LANES };
                 match start {
                     Start::Zero => {}
-                    Start::Destination => {
-                        *sum = V::load_first(product.out.add(row * product.out_stride + index * V::LANES), lanes);
-                    }
+                    // Added at the end: by then it has come from wherever it was.
+                    Start::Destination => prefetch(product.out.add(row * product.out_stride + index * V::LANES)),
                     Start::Bias(bias) => *sum = V::load_first(bias.add(index * V::LANES), lanes),
                 }
             }

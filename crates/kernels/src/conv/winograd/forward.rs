@@ -40,6 +40,7 @@ fn block_len(tiles: &Tiles, shape: &ConvShape) -> usize {
         65..=256 => 56,
         _ => 256,
     };
+    let most = std::env::var("TF").map(|t| t.parse().unwrap()).unwrap_or(most);
     let count = tiles.count().max(1);
     let blocks = count.div_ceil(most).next_multiple_of(rayon::current_num_threads().max(1));
     count.div_ceil(blocks)
@@ -64,7 +65,7 @@ impl Work for Block<'_> {
         let narrow = Panels::are_narrow::<I>(c_out);
         let padded = c_in.next_multiple_of(super::GAP);
         let (values, products) =
-            (Planes::new(self.block.len(), padded), Planes::new(self.block.len(), Panels::new::<I>(c_out).padded()));
+            (Planes::rows(self.block.len(), padded), Planes::rows(self.block.len(), Panels::new::<I>(c_out).padded()));
         let zeros = Buffer::zeros(c_in);
         let (mut transformed, mut sums) = (Buffer::lend(values.len()), Buffer::lend(products.len()));
         let pixels = Channels { start: self.x.as_ptr(), stride: c_in, count: c_in };

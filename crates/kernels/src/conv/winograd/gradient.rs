@@ -10,7 +10,7 @@ use super::{GAP, POINTS, Planes, Tiles};
 use crate::conv::shape::ConvShape;
 use crate::conv::sum_in_order;
 use crate::scratch::Buffer;
-use crate::simd::{self, InstructionSet, Work};
+use crate::simd::{self, InstructionSet, Vector, Work};
 use crate::tile::{Panels, Product, Segment, Start, multiply};
 
 /// Tasks that the work is cut into where that costs little, whatever the number of threads.
@@ -46,7 +46,8 @@ pub(in crate::conv) fn weight_gradient(x: &[f32], dy: &[f32], shape: &ConvShape)
 /// Input channels of one task.
 fn task_channels(shape: &ConvShape) -> usize {
     match shape.c_in {
-        0..=128 => shape.c_in,
+        0..=64 => shape.c_in,
+        65..=128 => 64,
         _ => 128,
     }
 }
@@ -55,8 +56,7 @@ fn task_channels(shape: &ConvShape) -> usize {
 fn block_len(shape: &ConvShape) -> usize {
     match shape.c_in.max(shape.c_out) {
         0..=64 => 28,
-        65..=256 => 56,
-        _ => 256,
+        _ => 56,
     }
 }
 
@@ -121,8 +121,8 @@ impl Task<'_> {
     #[inline(always)]
     unsafe fn add_block<I: InstructionSet>(&self, block: Range<usize>, sums: &mut [f32], stride: usize, begin: Start) {
         let (rows, c_in, c_out) = (self.channels.len(), self.shape.c_in, self.shape.c_out);
-        let inputs = Planes::new(block.len(), rows.next_multiple_of(GAP));
-        let gradients = Planes::new(block.len(), padded(self.shape));
+        let inputs = Planes::rows(block.len(), rows.next_multiple_of(GAP));
+        let gradients = Planes::panels(block.len(), padded(self.shape), 2 * I::Wide::LANES);
         let zeros = Buffer::zeros(c_in.max(c_out));
         let (mut x, mut dy) = (Buffer::lend(inputs.len()), Buffer::lend(gradients.len()));
         // SAFETY: `x` and `dy` hold the images, the buffers the planes; the processor is the caller's.
@@ -157,7 +157,7 @@ impl Task<'_> {
                 let product = Product {
                     left: x[point * inputs.plane..].as_ptr(),
                     left_stride: inputs.row,
-                    right: dy[point * gradients.plane + panel.first..].as_ptr(),
+                    right: dy[point * gradients.plane + gradients.channel(panel.first)..].as_ptr(),
                     right_stride: gradients.row,
                     out: sums[point * stride + panel.first..].as_mut_ptr(),
                     out_stride: columns,

@@ -110,22 +110,39 @@ impl Tiles {
     }
 }
 
-/// Transformed values of a block of tiles: for each point a matrix of one row per tile.
+/// Transformed values of a block of tiles: for each point a matrix of one row per tile, in panels of columns.
 #[derive(Debug, Clone, Copy)]
 struct Planes {
+    /// Columns of a panel: all of them, or few whose rows lie side by side.
+    width: usize,
     /// Elements between tiles.
     row: usize,
+    /// Elements between panels.
+    panel: usize,
     /// Elements between points.
     plane: usize,
 }
 
 impl Planes {
-    fn new(tiles: usize, channels: usize) -> Self {
-        let row = channels + GAP;
-        Self { row, plane: tiles * row + GAP }
+    /// One panel: for matrices that a product walks by rows.
+    fn rows(tiles: usize, channels: usize) -> Self {
+        let (row, width) = (channels + GAP, channels.max(1));
+        Self { width, row, panel: 0, plane: tiles * row + GAP }
+    }
+
+    /// Panels of two vectors: for matrices that a product reads whole vectors of.
+    fn panels(tiles: usize, channels: usize, width: usize) -> Self {
+        let panel = tiles * width + GAP;
+        Self { width, row: width, panel, plane: channels.div_ceil(width) * panel }
     }
 
     fn len(&self) -> usize {
         POINTS * self.plane
+    }
+
+    /// Where a channel of the first tile lies at the first point.
+    #[inline(always)]
+    fn channel(&self, channel: usize) -> usize {
+        channel / self.width * self.panel + channel % self.width
     }
 }

@@ -354,7 +354,7 @@ pub(super) unsafe fn gradients<V: Vector>(
             if tiles.is_whole(place) {
                 let first = (place.image * tiles.output[0] + place.row) * tiles.output[1] + place.column;
                 let source = Strided::at(pixels, first, tiles.output[1]);
-                gradient_tile::<V, _>(pixels.count, source, out, planes.plane);
+                gradient_tile::<V, _>(pixels.count, source, out, planes);
             } else {
                 let mut sources = [[zeros; WINDOW]; WINDOW];
                 for (y, sources) in sources.iter_mut().enumerate().take(TILE) {
@@ -364,22 +364,24 @@ pub(super) unsafe fn gradients<V: Vector>(
                         }
                     }
                 }
-                gradient_tile::<V, _>(pixels.count, Scattered(&sources), out, planes.plane);
+                gradient_tile::<V, _>(pixels.count, Scattered(&sources), out, planes);
             }
         }
     }
 }
 
 #[inline(always)]
-unsafe fn gradient_tile<V: Vector, P: Pixels>(channels: usize, source: P, out: *mut f32, plane: usize) {
+unsafe fn gradient_tile<V: Vector, P: Pixels>(channels: usize, source: P, out: *mut f32, planes: Planes) {
     let whole = channels / V::LANES * V::LANES;
     // SAFETY: the caller vouches for the sources and the room.
     unsafe {
         for channel in (0..whole).step_by(V::LANES) {
-            gradient_vector::<V, P, true>(source, channel, V::LANES, out.add(channel), plane);
+            let out = out.add(planes.channel(channel));
+            gradient_vector::<V, P, true>(source, channel, V::LANES, out, planes.plane);
         }
         if whole < channels {
-            gradient_vector::<V, P, false>(source, whole, channels - whole, out.add(whole), plane);
+            let out = out.add(planes.channel(whole));
+            gradient_vector::<V, P, false>(source, whole, channels - whole, out, planes.plane);
         }
     }
 }

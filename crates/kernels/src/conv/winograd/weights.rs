@@ -1,9 +1,12 @@
 //! The transform of weights to the points, packed as the products read them, and back for their gradient.
 
+use rayon::prelude::*;
+
 use super::transform::{FAR, NEAR};
 use super::{GAP, POINTS, WINDOW};
-use crate::build::{Parts, build_parts};
+use crate::build::Parts;
 use crate::conv::shape::ConvShape;
+use crate::scratch::Buffer;
 use crate::simd::{self, InstructionSet, Vector, Work};
 use crate::tile::{Panel, Panels};
 
@@ -30,26 +33,24 @@ pub(in crate::conv) enum Direction {
     Backward,
 }
 
-/// Transformed weights: per panel of output channels and point a matrix `[c_in, width]`.
+/// Transformed weights: per point and panel of output channels a matrix `[c_in, width]`, in the order of the products.
 pub(super) struct PackedWeights {
-    values: Vec<f32>,
+    values: Buffer,
     c_in: usize,
+    /// Elements between points.
+    stride: usize,
 }
 
 impl PackedWeights {
-    /// Elements before a panel.
+    /// Elements before a panel, from where its point starts.
     fn panel_offset(c_in: usize, index: usize, panel: Panel) -> usize {
-        POINTS * (c_in * panel.first + GAP * index)
-    }
-
-    fn point_stride(c_in: usize, panel: Panel) -> usize {
-        c_in * panel.width + GAP
+        c_in * panel.first + GAP * index
     }
 
     /// The matrix of one panel and point.
     #[inline(always)]
     pub(super) fn matrix(&self, index: usize, panel: Panel, point: usize) -> &[f32] {
-        let start = Self::panel_offset(self.c_in, index, panel) + point * Self::point_stride(self.c_in, panel);
+        let start = point * self.stride + Self::panel_offset(self.c_in, index, panel);
         &self.values[start..start + self.c_in * panel.width]
     }
 
@@ -73,16 +74,13 @@ impl Work for Transform<'_> {
     unsafe fn run<I: InstructionSet>(self) -> PackedWeights {
         let (c_in, c_out) = (self.shape.c_in, self.shape.c_out);
         let panels: Vec<Panel> = Panels::new::<I>(c_out).iter().collect();
-        let padded = Panels::new::<I>(c_out).padded();
-        let len = POINTS * (c_in * padded + GAP * panels.len());
-        // SAFETY: each call writes all of its panel, gaps included; panels do not overlap.
-        let values = unsafe {
-            build_parts(len, panels.len(), |index, result| {
-                let part = TransformPanel { transform: &self, index, panel: panels[index], result };
-                simd::run(part);
-            })
-        };
-        PackedWeights { values, c_in }
+        let stride = c_in * Panels::new::<I>(c_out).padded() + GAP * panels.len();
+        let mut values = Buffer::lend(POINTS * stride);
+        let result = Parts::of(&mut values);
+        (0..panels.len()).into_par_iter().with_max_len(1).for_each(|index| {
+            simd::run(TransformPanel { transform: &self, index, panel: panels[index], stride, result });
+        });
+        PackedWeights { values, c_in, stride }
     }
 }
 
@@ -90,6 +88,7 @@ struct TransformPanel<'a> {
     transform: &'a Transform<'a>,
     index: usize,
     panel: Panel,
+    stride: usize,
     result: Parts,
 }
 
@@ -99,8 +98,8 @@ impl Work for TransformPanel<'_> {
     #[inline(always)]
     unsafe fn run<I: InstructionSet>(self) {
         let c_in = self.transform.shape.c_in;
-        let stride = PackedWeights::point_stride(c_in, self.panel);
-        // SAFETY: the panel's own stretch of the result, `POINTS` strides long; the processor is the caller's.
+        let stride = self.stride;
+        // SAFETY: the panel's own columns at every point; the processor is the caller's.
         unsafe {
             let out = self.result.start().add(PackedWeights::panel_offset(c_in, self.index, self.panel));
             for point in 0..POINTS {
