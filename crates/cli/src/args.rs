@@ -43,7 +43,7 @@ pub(crate) struct TrainArgs {
     /// Set one configuration key, as in --set optim.lr=0.1; repeatable, beats the file
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
-    /// Architecture: basenet
+    /// Architecture: basenet, resnet18, resnet34, resnet50, resnet101, resnet152
     #[arg(long)]
     pub(crate) model: Option<String>,
     /// Passes over the training images
@@ -160,7 +160,7 @@ pub(crate) enum Inspect {
     },
     /// Layers, parameters and multiply-adds
     Model {
-        /// basenet, a run directory or a weights file
+        /// basenet, resnet18 and so on, a run directory or a weights file
         #[arg(value_name = "NAME|RUN|FILE")]
         model: String,
         /// Set one key of the model, as in --set model.width=0.125

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use taper_data::BUILT_IN;
-use taper_models::{BaseNetConfig, ModelConfig};
+use taper_models::ModelConfig;
 use taper_optim::{AdamWConfig, OptimizerConfig, ScheduleConfig, SgdConfig};
 use toml::{Table, Value};
 
@@ -276,13 +276,12 @@ fn as_type_of(like: &Value, value: Value) -> Value {
 }
 
 fn defaults_of(section: &str, name: &str) -> Result<Table> {
+    let missing = || format!("no defaults for {section} {name}");
     let table = match (section, name) {
-        ("model", "basenet") => Table::try_from(ModelConfig::BaseNet(BaseNetConfig::default())),
+        ("model", _) => Table::try_from(ModelConfig::by_name(name).with_context(missing)?),
         ("optim", "sgd") => Table::try_from(OptimizerConfig::Sgd(SgdConfig::default())),
         ("optim", "adamw") => Table::try_from(OptimizerConfig::AdamW(AdamWConfig::default())),
-        _ => {
-            Table::try_from(ScheduleConfig::by_name(name).with_context(|| format!("no defaults for {section} {name}"))?)
-        }
+        _ => Table::try_from(ScheduleConfig::by_name(name).with_context(missing)?),
     };
     Ok(table?)
 }
@@ -329,6 +328,7 @@ mod tests {
     use super::*;
     use crate::args::{Cli, Command};
     use clap::Parser;
+    use taper_models::{BaseNetConfig, ResNetConfig, Stem};
 
     fn train(args: &[&str]) -> Result<Resolved> {
         let cli = Cli::try_parse_from(["taper", "train"].iter().chain(args)).unwrap();
@@ -366,6 +366,20 @@ mod tests {
         let text = resolved.to_toml();
         assert!(text.contains("beta1 = 0.8 # --set") && text.contains("beta2 = 0.999 # default of adamw"), "{text}");
         assert!(!text.contains("momentum"), "{text}");
+    }
+
+    #[test]
+    fn every_model_is_trained_by_its_name() {
+        for name in ModelConfig::NAMES {
+            let config = train(&["--data", "some/folder", "--model", name]).unwrap().config;
+            assert_eq!(Some(config.model), ModelConfig::by_name(name), "{name}");
+        }
+        let set = ["--set", "model.stem=cifar", "--set", "model.input_size=32"];
+        let config = train(&[&["--model", "resnet18"], &set[..]].concat()).unwrap().config;
+        let expected = ResNetConfig { stem: Stem::Cifar, input_size: 32, ..ResNetConfig::default() };
+        assert_eq!(config.model, ModelConfig::ResNet18(expected));
+        let again: RunConfig = toml::from_str(&train(&["--model", "resnet50"]).unwrap().to_toml()).unwrap();
+        assert_eq!(again.model, ModelConfig::ResNet50(ResNetConfig::default()));
     }
 
     #[test]

@@ -4,7 +4,8 @@ use candle_nn::{ModuleT, VarBuilder};
 use serde::{Deserialize, Serialize};
 
 use crate::basenet::HEAD_UNITS;
-use crate::{BaseNet, BaseNetConfig, ModelError, Shortcut};
+use crate::resnet::resnet_cost;
+use crate::{BaseNet, BaseNetConfig, ModelError, ResNet, ResNetConfig, ResNetLayout, Shortcut};
 
 /// Every architecture this crate builds, by name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -13,6 +14,22 @@ use crate::{BaseNet, BaseNetConfig, ModelError, Shortcut};
 pub enum ModelConfig {
     /// The report's residual network.
     BaseNet(BaseNetConfig),
+    /// [`ResNetLayout::RESNET18`].
+    ResNet18(ResNetConfig),
+    /// [`ResNetLayout::RESNET34`].
+    ResNet34(ResNetConfig),
+    /// [`ResNetLayout::RESNET50`].
+    ResNet50(ResNetConfig),
+    /// [`ResNetLayout::RESNET101`].
+    ResNet101(ResNetConfig),
+    /// [`ResNetLayout::RESNET152`].
+    ResNet152(ResNetConfig),
+}
+
+/// A name's family, with what the name fixes.
+enum Family<'a> {
+    BaseNet(&'a BaseNetConfig),
+    ResNet(ResNetLayout, &'a ResNetConfig),
 }
 
 /// What a model costs, for one image.
@@ -26,15 +43,29 @@ pub struct ModelCost {
 
 impl ModelConfig {
     /// The names that `name` may have.
-    pub const NAMES: [&str; 1] = ["basenet"];
+    pub const NAMES: [&str; 6] = ["basenet", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"];
+
+    /// The architecture of that name with its defaults, if there is one.
+    pub fn by_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "basenet" => Self::BaseNet(BaseNetConfig::default()),
+            "resnet18" => Self::ResNet18(ResNetConfig::default()),
+            "resnet34" => Self::ResNet34(ResNetConfig::default()),
+            "resnet50" => Self::ResNet50(ResNetConfig::default()),
+            "resnet101" => Self::ResNet101(ResNetConfig::default()),
+            "resnet152" => Self::ResNet152(ResNetConfig::default()),
+            _ => return None,
+        })
+    }
 
     /// Finds a configuration that no network can be built from.
     ///
     /// # Errors
     /// Names the key and what would do.
     pub fn validate(&self) -> Result<(), ModelError> {
-        match self {
-            Self::BaseNet(config) => config.validate(),
+        match self.family() {
+            Family::BaseNet(config) => config.validate(),
+            Family::ResNet(_, config) => config.validate(),
         }
     }
 
@@ -43,22 +74,36 @@ impl ModelConfig {
     /// # Errors
     /// A configuration that [`ModelConfig::validate`] refuses, or tensors of another shape in `vb`.
     pub fn build(&self, num_classes: usize, vb: VarBuilder) -> Result<Box<dyn ModuleT + Send + Sync>, ModelError> {
-        match self {
-            Self::BaseNet(config) => Ok(Box::new(BaseNet::new(config, num_classes, vb)?)),
-        }
+        Ok(match self.family() {
+            Family::BaseNet(config) => Box::new(BaseNet::new(config, num_classes, vb)?),
+            Family::ResNet(layout, config) => Box::new(ResNet::new(&layout, config, num_classes, vb)?),
+        })
     }
 
-    /// Height and width of the images the network takes, pixels.
+    /// Height and width of the images that are prepared for the network, pixels.
     pub fn input_size(&self) -> [usize; 2] {
-        match self {
-            Self::BaseNet(config) => [config.input_size; 2],
+        match self.family() {
+            Family::BaseNet(config) => [config.input_size; 2],
+            Family::ResNet(_, config) => [config.input_size; 2],
         }
     }
 
     /// Parameters and multiply-adds, counted from the configuration.
     pub fn cost(&self, num_classes: usize) -> ModelCost {
+        match self.family() {
+            Family::BaseNet(config) => basenet_cost(config, num_classes),
+            Family::ResNet(layout, config) => resnet_cost(&layout, config, num_classes),
+        }
+    }
+
+    fn family(&self) -> Family<'_> {
         match self {
-            Self::BaseNet(config) => basenet_cost(config, num_classes),
+            Self::BaseNet(config) => Family::BaseNet(config),
+            Self::ResNet18(config) => Family::ResNet(ResNetLayout::RESNET18, config),
+            Self::ResNet34(config) => Family::ResNet(ResNetLayout::RESNET34, config),
+            Self::ResNet50(config) => Family::ResNet(ResNetLayout::RESNET50, config),
+            Self::ResNet101(config) => Family::ResNet(ResNetLayout::RESNET101, config),
+            Self::ResNet152(config) => Family::ResNet(ResNetLayout::RESNET152, config),
         }
     }
 }

@@ -17,12 +17,27 @@ impl Conv2d {
     /// # Errors
     /// Channels that `groups` does not divide; a weight of another shape in `vb`.
     pub fn new(c_in: usize, c_out: usize, kernel: usize, geometry: ConvGeometry, vb: VarBuilder) -> Result<Self> {
+        let fan_in = c_in / geometry.groups.max(1) * kernel * kernel;
+        Self::with_init(c_in, c_out, kernel, geometry, uniform_by_fan_in(fan_in), vb)
+    }
+
+    /// As [`Conv2d::new`], with weights drawn from `init`.
+    ///
+    /// # Errors
+    /// Those of [`Conv2d::new`].
+    pub fn with_init(
+        c_in: usize,
+        c_out: usize,
+        kernel: usize,
+        geometry: ConvGeometry,
+        init: Init,
+        vb: VarBuilder,
+    ) -> Result<Self> {
         let groups = geometry.groups;
         if groups == 0 || !c_in.is_multiple_of(groups) || !c_out.is_multiple_of(groups) {
             candle_core::bail!("a convolution {c_in} -> {c_out} cannot have {groups} groups; choose a common divisor");
         }
-        let weight =
-            uniform_by_fan_in((c_out, c_in / groups, kernel, kernel), c_in / groups * kernel * kernel, "weight", &vb)?;
+        let weight = vb.get_with_hints((c_out, c_in / groups, kernel, kernel), "weight", init)?;
         Ok(Self { weight, geometry })
     }
 
@@ -48,9 +63,10 @@ impl Linear {
     /// # Errors
     /// Tensors of another shape in `vb`.
     pub fn new(num_inputs: usize, num_outputs: usize, vb: VarBuilder) -> Result<Self> {
+        let init = uniform_by_fan_in(num_inputs);
         Ok(Self {
-            weight: uniform_by_fan_in((num_outputs, num_inputs), num_inputs, "weight", &vb)?,
-            bias: uniform_by_fan_in(num_outputs, num_inputs, "bias", &vb)?,
+            weight: vb.get_with_hints((num_outputs, num_inputs), "weight", init)?,
+            bias: vb.get_with_hints(num_outputs, "bias", init)?,
         })
     }
 
@@ -63,14 +79,10 @@ impl Linear {
     }
 }
 
-fn uniform_by_fan_in(
-    shape: impl Into<candle_core::Shape>,
-    fan_in: usize,
-    name: &str,
-    vb: &VarBuilder,
-) -> Result<Tensor> {
+/// `U(±1/√fan_in)`.
+fn uniform_by_fan_in(fan_in: usize) -> Init {
     let bound = 1.0 / (fan_in.max(1) as f64).sqrt();
-    vb.get_with_hints(shape.into(), name, Init::Uniform { lo: -bound, up: bound })
+    Init::Uniform { lo: -bound, up: bound }
 }
 
 /// Batch normalisation over all but the last dimension (Ioffe and Szegedy 2015), with what follows it in the same pass.
@@ -94,8 +106,20 @@ impl BatchNorm {
     /// # Errors
     /// Tensors of another shape in `vb`.
     pub fn new(num_channels: usize, vb: VarBuilder) -> Result<Self> {
+        Self::with_scale(1.0, num_channels, vb)
+    }
+
+    /// As [`BatchNorm::new`] with scale 0: at first, what comes before it has no effect.
+    ///
+    /// # Errors
+    /// Tensors of another shape in `vb`.
+    pub fn with_zero_scale(num_channels: usize, vb: VarBuilder) -> Result<Self> {
+        Self::with_scale(0.0, num_channels, vb)
+    }
+
+    fn with_scale(scale: f64, num_channels: usize, vb: VarBuilder) -> Result<Self> {
         Ok(Self {
-            weight: vb.get_with_hints(num_channels, "weight", Init::Const(1.0))?,
+            weight: vb.get_with_hints(num_channels, "weight", Init::Const(scale))?,
             bias: vb.get_with_hints(num_channels, "bias", Init::Const(0.0))?,
             running_mean: vb.get_with_hints(num_channels, "running_mean", Init::Const(0.0))?,
             running_var: vb.get_with_hints(num_channels, "running_var", Init::Const(1.0))?,

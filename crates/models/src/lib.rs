@@ -1,11 +1,11 @@
 //! Trainable image classifiers on candle: channels-last in, logits out.
 //!
-//! **Owns** the architectures (BaseNet), their layers, their initialisation and their parameter names, which are those
-//! of the PyTorch modules, so a `state_dict` fits without a map.
+//! **Owns** the architectures (BaseNet and ResNet), their layers, their initialisation and their parameter names, which
+//! are those of the PyTorch modules, so a `state_dict` fits without a map.
 //! **Does not know** files, the network, data sets or the training loop.
 //!
-//! Read [`ModelConfig`] first (an architecture as data), then [`BaseNet`], then the layers [`Conv2d`], [`BatchNorm`]
-//! and [`Linear`], then [`seeded`], which makes a `VarBuilder` whose draws depend on a seed and the parameter's name alone.
+//! Read [`ModelConfig`] first (an architecture as data), then [`BaseNet`] and [`ResNet`] with its [`ResNetLayout`],
+//! then the layers [`Conv2d`], [`BatchNorm`] and [`Linear`], then [`seeded`], which makes a `VarBuilder` whose draws depend on a seed and the parameter's name alone.
 //!
 //! ```
 //! use candle_core::{DType, Device, Tensor};
@@ -28,9 +28,11 @@ mod config;
 mod error;
 mod init;
 mod layers;
+mod resnet;
 
 pub use basenet::{BaseNet, BaseNetConfig, ResidualBlock, Shortcut};
 pub use config::{ModelConfig, ModelCost};
 pub use error::ModelError;
 pub use init::seeded;
 pub use layers::{BatchNorm, Conv2d, Linear};
+pub use resnet::{BlockKind, LastNorm, ResNet, ResNetConfig, ResNetLayout, Stem};

@@ -1,0 +1,65 @@
+//! Parameters and multiply-adds of a ResNet, counted without building it.
+
+use super::config::{BlockKind, BlockPlace, ResNetConfig, ResNetLayout, Stem};
+use crate::ModelCost;
+
+/// The cost for one image of the configuration's size.
+pub(crate) fn resnet_cost(layout: &ResNetLayout, config: &ResNetConfig, num_classes: usize) -> ModelCost {
+    let mut tally = Tally { side: config.input_size, num_parameters: 0, forward_macs: 0 };
+    tally.stem(config.stem, layout.width);
+    layout.stages().iter().flatten().for_each(|place| tally.block(place));
+    let linear_weights = layout.num_features() * num_classes;
+    ModelCost {
+        num_parameters: tally.num_parameters + linear_weights + num_classes,
+        forward_macs: tally.forward_macs + linear_weights,
+    }
+}
+
+/// Sums so far, and the side of the square activation that they have reached.
+struct Tally {
+    side: usize,
+    num_parameters: usize,
+    forward_macs: usize,
+}
+
+impl Tally {
+    fn stem(&mut self, stem: Stem, width: usize) {
+        match stem {
+            Stem::ImageNet => self.conv_and_norm(3, width, 7, 2),
+            Stem::Cifar => return self.conv_and_norm(3, width, 3, 1),
+            Stem::ResNetD => {
+                self.conv_and_norm(3, width / 2, 3, 2);
+                self.conv_and_norm(width / 2, width / 2, 3, 1);
+                self.conv_and_norm(width / 2, width, 3, 1);
+            }
+        }
+        self.side = self.side.div_ceil(2);
+    }
+
+    fn block(&mut self, place: &BlockPlace) {
+        let &BlockPlace { kind, c_in, width, c_out, stride } = place;
+        match kind {
+            BlockKind::Basic => {
+                self.conv_and_norm(c_in, width, 3, stride);
+                self.conv_and_norm(width, c_out, 3, 1);
+            }
+            BlockKind::Bottleneck => {
+                self.conv_and_norm(c_in, width, 1, 1);
+                self.conv_and_norm(width, width, 3, stride);
+                self.conv_and_norm(width, c_out, 1, 1);
+            }
+        }
+        // The shortcut's convolution runs at the block's outgoing resolution, pooled or strided.
+        if !place.keeps_shape() {
+            self.conv_and_norm(c_in, c_out, 1, 1);
+        }
+    }
+
+    /// A convolution whose weights are used once per outgoing pixel, and the two values per channel of its batch norm.
+    fn conv_and_norm(&mut self, c_in: usize, c_out: usize, kernel: usize, stride: usize) {
+        let weights = c_in * c_out * kernel * kernel;
+        self.side = self.side.div_ceil(stride);
+        self.num_parameters += weights + 2 * c_out;
+        self.forward_macs += weights * self.side * self.side;
+    }
+}
