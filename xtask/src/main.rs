@@ -10,6 +10,7 @@
 
 mod ci;
 mod golden;
+mod python;
 mod tidy;
 mod tree;
 
