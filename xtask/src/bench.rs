@@ -2,7 +2,9 @@
 //!
 //! Every figure comes from a process of its own. Where a peer is compared with, both run in turns,
 //! ours, the peer's, ours, the peer's, and the ratio is taken within each turn: absolute times drift on
-//! shared machines, and the drift is common to both. Tables go to standard output and, with `--json`, to a file.
+//! shared machines, and the drift is common to both. What is not common to both is how much each suffers from
+//! other programs on its cores (a team of threads that wait for each other suffers most), so each table says
+//! whether there were any. Tables go to standard output and, with `--json`, to a file.
 
 mod comparison;
 mod hardware;
@@ -23,6 +25,9 @@ use serde_json::{Map, Value, json};
 
 use programs::{Peer, Programs};
 use table::Table;
+
+/// More cores than this, kept busy by others, make figures doubtful.
+const QUIET_CORES: f64 = 0.1;
 
 /// What is measured, and how often.
 #[derive(Debug, clap::Args)]
@@ -90,13 +95,18 @@ pub(crate) fn run(root: &Path, settings: &Settings) -> Result<ExitCode> {
     let programs = Programs::prepare(root, settings)?;
     let (mut figures, mut num_failed) = (Map::new(), 0);
     for name in names {
-        let section = measure(name, &programs, settings)?;
+        let busy_cores = hardware::busy_cores();
+        let mut section = measure(name, &programs, settings)?;
+        if let (Some(table), Some(busy)) = (section.tables.last_mut(), busy_cores.filter(|busy| *busy > QUIET_CORES)) {
+            table.note(format!("Doubtful: other programs kept {busy:.1} cores busy when this table was begun."));
+        }
         for table in &section.tables {
             println!("\n{table}");
         }
         num_failed += section.num_failed;
         if let Some(value) = name.to_possible_value() {
-            figures.insert(value.get_name().to_owned(), section.figures);
+            let section = json!({ "busy_cores_before": busy_cores, "figures": section.figures });
+            figures.insert(value.get_name().to_owned(), section);
         }
     }
     if let Some(path) = &settings.json {

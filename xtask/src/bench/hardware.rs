@@ -1,7 +1,8 @@
-//! What the figures were measured on: processor, compiler, commit, date.
+//! What the figures were measured on: processor, compiler, commit, date, and who else was busy.
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -48,6 +49,27 @@ fn extensions(cpu: &str) -> Vec<&'static str> {
     EXTENSIONS.into_iter().filter(has).collect()
 }
 
+/// How many cores others keep busy, watched for a second; `None` where the system does not tell.
+pub(super) fn busy_cores() -> Option<f64> {
+    let read = || processor_time(&std::fs::read_to_string("/proc/stat").ok()?);
+    let cores = std::thread::available_parallelism().ok()?.get() as f64;
+    let (idle_before, all_before) = read()?;
+    std::thread::sleep(Duration::from_secs(1));
+    let (idle, all) = read()?;
+    let (idle, all) = (idle - idle_before, all - all_before);
+    (all > 0.0).then(|| cores * (all - idle) / all)
+}
+
+/// Idle and all time of all cores since the start, from the first line of `/proc/stat`. Waiting for a disk is idle; what
+/// a hypervisor took away is not.
+fn processor_time(stat: &str) -> Option<(f64, f64)> {
+    let times = stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace();
+    // user, nice, system, idle, iowait, irq, softirq, steal; what follows is part of user and nice.
+    let times: Vec<f64> = times.take(8).map_while(|time| time.parse().ok()).collect();
+    let [_, _, _, idle, iowait, ..] = *times else { return None };
+    Some((idle + iowait, times.iter().sum()))
+}
+
 /// The commit, marked where files differ from it; `None` outside of a repository.
 pub(super) fn commit(root: &Path) -> Option<String> {
     let commit = said(root, "git", &["rev-parse", "HEAD"])?;
@@ -72,7 +94,7 @@ fn said(root: &Path, program: &str, arguments: &[&str]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{extensions, field};
+    use super::{extensions, field, processor_time};
 
     const CPUINFO: &str = "processor\t: 0\nmodel name\t: A CPU: fast\nflags\t\t: fpu avx2 avx512f\n\nprocessor\t: 1\n";
 
@@ -86,5 +108,12 @@ mod tests {
     fn extensions_are_whole_words() {
         assert_eq!(extensions(CPUINFO), ["avx2", "avx512f"]);
         assert_eq!(extensions("Features : fp asimd\n"), ["asimd"]);
+    }
+
+    #[test]
+    fn guests_are_not_counted_twice() {
+        let stat = "cpu  10 1 2 80 4 1 1 1 7 1\ncpu0 5 1 1 40 2 0 1 1 3 1\n";
+        assert_eq!(processor_time(stat), Some((84.0, 100.0)));
+        assert_eq!(processor_time("intr 1\n"), None);
     }
 }
