@@ -98,7 +98,7 @@ pub(crate) fn run(root: &Path, settings: &Settings) -> Result<ExitCode> {
         let busy_cores = hardware::busy_cores();
         let mut section = measure(name, &programs, settings)?;
         if let (Some(table), Some(busy)) = (section.tables.last_mut(), busy_cores.filter(|busy| *busy > QUIET_CORES)) {
-            table.note(format!("Doubtful: other programs kept {busy:.1} cores busy when this table was begun."));
+            table.note(format!("Doubtful: other programs kept {busy:.2} cores busy when this table was begun."));
         }
         for table in &section.tables {
             println!("\n{table}");

@@ -34,11 +34,14 @@ impl fmt::Display for Peer {
     }
 }
 
+/// Our binaries.
+const BINARIES: [&str; 2] = ["taper", "taper-check"];
+
 /// Where the programs are.
 pub(super) struct Programs {
     root: PathBuf,
-    /// Folder of the binaries, `release` under the target folder.
-    release: PathBuf,
+    /// Folder of everything that a measurement writes.
+    folder: PathBuf,
     /// Present if PyTorch is a peer.
     python: Option<PathBuf>,
 }
@@ -48,7 +51,7 @@ impl Programs {
     pub(super) fn prepare(root: &Path, settings: &Settings) -> Result<Self> {
         let mut build = cargo(root);
         build.args(["build", "--release", "--package", "taper-cli", "--package", "taper-tests"]);
-        build.args(["--bin", "taper", "--bin", "taper-check"]);
+        build.args(BINARIES.iter().flat_map(|name| ["--bin", name]));
         let status = build.status().context("cannot start cargo")?;
         if !status.success() {
             bail!("{build:?} ended with {status}");
@@ -58,7 +61,19 @@ impl Programs {
             (true, Some(python)) => Some(python.clone()),
             (true, None) => Some(python::environment(root, "peer-venv", TORCH_REQUIREMENTS)?),
         };
-        Ok(Self { root: root.to_owned(), release: target_folder(root).join("release"), python })
+        let programs = Self { root: root.to_owned(), folder: target_folder(root).join("bench"), python };
+        programs.keep_binaries(&target_folder(root).join("release"))?;
+        Ok(programs)
+    }
+
+    /// Copies our binaries, so that a build in the meantime does not change what is measured.
+    fn keep_binaries(&self, release: &Path) -> Result<()> {
+        let folder = self.scratch("bin")?;
+        for name in BINARIES.map(executable) {
+            let from = release.join(&name);
+            std::fs::copy(&from, folder.join(&name)).with_context(|| format!("cannot copy {}", from.display()))?;
+        }
+        Ok(())
     }
 
     /// A call of `taper-check` with so many threads.
@@ -77,7 +92,7 @@ impl Programs {
     }
 
     fn binary(&self, name: &str) -> Command {
-        let mut command = Command::new(self.release.join(format!("{name}{}", std::env::consts::EXE_SUFFIX)));
+        let mut command = Command::new(self.folder.join("bin").join(executable(name)));
         command.current_dir(&self.root);
         command
     }
@@ -95,7 +110,7 @@ impl Programs {
 
     /// A folder for files of a measurement, empty.
     pub(super) fn scratch(&self, name: &str) -> Result<PathBuf> {
-        let folder = self.release.with_file_name("bench").join(name);
+        let folder = self.folder.join(name);
         match std::fs::remove_dir_all(&folder) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(error).with_context(|| format!("cannot clear {}", folder.display()));
@@ -107,6 +122,10 @@ impl Programs {
     }
 }
 
+fn executable(name: &str) -> String {
+    format!("{name}{}", std::env::consts::EXE_SUFFIX)
+}
+
 /// Runs a program to its end and reads the objects it printed.
 ///
 /// # Errors
@@ -116,7 +135,7 @@ pub(super) fn objects(command: &mut Command) -> Result<Vec<Value>> {
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr);
         let said = stderr.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("nothing on standard error");
-        bail!("{} ({})", said.trim().trim_start_matches("Error: "), output.status);
+        bail!("{} ({})", said.trim().trim_start_matches("error: "), output.status);
     }
     parse(&String::from_utf8_lossy(&output.stdout))
 }
@@ -164,7 +183,7 @@ mod tests {
     #[test]
     fn a_failure_says_what_the_program_said() {
         let mut command = Command::new("sh");
-        let error = objects(command.args(["-c", "echo first >&2; echo 'Error: no memory' >&2; exit 3"])).unwrap_err();
+        let error = objects(command.args(["-c", "echo first >&2; echo 'error: no memory' >&2; exit 3"])).unwrap_err();
         let text = error.to_string();
         assert!(text.starts_with("no memory (") && !text.contains("first"), "{text}");
     }

@@ -7,7 +7,7 @@
 //! Read [`network`] (what is built), then [`step`], [`ops`] with [`shapes`], [`peak`] and [`loader`].
 
 #![forbid(unsafe_code)]
-#![allow(clippy::print_stdout, reason = "standard output is where the figures go")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is a program for the terminal, not a library")]
 
 mod loader;
 mod network;
@@ -18,6 +18,8 @@ mod shapes;
 mod step;
 mod stock;
 mod timing;
+
+use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
@@ -47,16 +49,26 @@ enum Check {
     Loader(loader::Args),
 }
 
-fn main() -> Result<()> {
-    let cli = Cli::parse();
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // One line, which whoever runs this can show.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<()> {
     // As `taper` does. The stock peer profits from it too, so that the ratio to it is not of allocators.
     taper_kernels::keep_freed_memory();
     let size = if cli.smoke { Size::Smoke } else { Size::Full };
-    match cli.check {
-        Check::Peak(args) => peak::run(&args, size),
-        Check::Ops(args) => ops::run(&args, size),
-        Check::Step(args) => step::run(&args, size),
-        Check::Loader(args) => loader::run(&args, size),
+    match &cli.check {
+        Check::Peak(args) => peak::run(args, size),
+        Check::Ops(args) => ops::run(args, size),
+        Check::Step(args) => step::run(args, size),
+        Check::Loader(args) => loader::run(args, size),
     }
 }
 
