@@ -44,7 +44,7 @@ const RULES: [Rule; 10] = [
 const FOREIGN: [(&str, &[&str], &str); 7] = [
     ("candle", &["kernels", "models", "optim", "train", "cli", "tests"], "works on plain bytes and numbers"),
     ("anyhow", &["cli", "tests", "xtask"], "gives errors of its own type"),
-    ("clap", &["cli", "xtask"], "does not know the command line"),
+    ("clap", &["cli", "tests", "xtask"], "does not know the command line"),
     ("indicatif", &["cli"], "does not know the terminal"),
     ("reqwest", &[], "does not know the network"),
     ("ureq", &[], "does not know the network"),
@@ -140,11 +140,14 @@ fn broken_foreign(name: &str, package: &str) -> Option<String> {
 
 /// The sources of a crate's root: those that attributes for the whole crate stand in.
 fn crate_roots(member: &Member) -> Vec<(String, String)> {
-    ["lib.rs", "main.rs"]
-        .iter()
+    let binaries = member.manifest.get("bin").and_then(toml::Value::as_array).into_iter().flatten();
+    let binaries = binaries.filter_map(|binary| binary.get("path")?.as_str());
+    let roots: BTreeSet<_> = ["src/lib.rs", "src/main.rs"].into_iter().chain(binaries).collect();
+    roots
+        .into_iter()
         .filter_map(|file| {
-            let text = fs::read_to_string(member.folder.join("src").join(file)).ok()?;
-            Some((format!("{}/src/{file}", member.name), text))
+            let text = fs::read_to_string(member.folder.join(file)).ok()?;
+            Some((format!("{}/{file}", member.name), text))
         })
         .collect()
 }

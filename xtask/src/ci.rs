@@ -2,13 +2,13 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
-use crate::{target_folder, tidy};
+use crate::{cargo, target_folder, tidy};
 
 /// One check. The order is that of running: what takes seconds comes before what takes minutes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -110,13 +110,6 @@ fn run_step(root: &Path, step: Step, slow: &SlowTests) -> Result<bool> {
     };
     let status = command.status().with_context(|| format!("cannot start cargo for the step {step}"))?;
     Ok(status.success())
-}
-
-fn cargo(root: &Path) -> Command {
-    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(program);
-    command.current_dir(root);
-    command
 }
 
 fn seconds(time: Duration) -> String {

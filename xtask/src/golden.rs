@@ -1,12 +1,11 @@
 //! `cargo xtask golden`: runs the scripts that write what PyTorch computes into `data/golden`.
 
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::target_folder;
+use crate::python;
 
 /// Folder of the scripts, from the root.
 pub(crate) const SCRIPTS: &str = "xtask/golden";
@@ -22,13 +21,13 @@ pub(crate) fn run(root: &Path, python: Option<&Path>, names: &[String]) -> Resul
     let scripts = select(&find_scripts(root)?, names)?;
     let python = match python {
         Some(path) => path.to_owned(),
-        None => prepare_environment(root)?,
+        None => python::environment(root, "golden-venv", &format!("{SCRIPTS}/requirements.txt"))?,
     };
     std::fs::create_dir_all(root.join(OUTPUT)).with_context(|| format!("cannot make {OUTPUT}"))?;
     for name in scripts {
         let script = format!("{SCRIPTS}/{name}.py");
         println!("== {script}");
-        call(root, &python, [&script, OUTPUT])?;
+        python::call(root, &python, [&script, OUTPUT])?;
     }
     Ok(())
 }
@@ -57,35 +56,6 @@ fn select(known: &[String], names: &[String]) -> Result<Vec<String>> {
         }
     }
     Ok(if names.is_empty() { known } else { names }.to_vec())
-}
-
-/// Makes the virtual environment, unless one with the same pinned packages is there already.
-fn prepare_environment(root: &Path) -> Result<PathBuf> {
-    let pinned = std::fs::read_to_string(root.join(SCRIPTS).join("requirements.txt"))
-        .with_context(|| format!("cannot read {SCRIPTS}/requirements.txt"))?;
-    let folder = target_folder(root).join("golden-venv");
-    let python = folder.join("bin").join("python");
-    // Written last, so that an interrupted installation is not taken for a whole one.
-    let installed = folder.join("installed-requirements.txt");
-    if std::fs::read_to_string(&installed).is_ok_and(|text| text == pinned) {
-        return Ok(python);
-    }
-    println!("== virtual environment with {SCRIPTS}/requirements.txt (minutes, about 5 GB)");
-    call(root, Path::new("python3"), [OsStr::new("-m"), OsStr::new("venv"), folder.as_os_str()])?;
-    let requirements = format!("{SCRIPTS}/requirements.txt");
-    call(root, &python, ["-m", "pip", "install", "-r", &requirements])?;
-    std::fs::write(&installed, &pinned).with_context(|| format!("cannot write {}", installed.display()))?;
-    Ok(python)
-}
-
-fn call<S: AsRef<OsStr>>(root: &Path, program: &Path, arguments: impl IntoIterator<Item = S>) -> Result<()> {
-    let mut command = Command::new(program);
-    command.args(arguments).current_dir(root);
-    let status = command.status().with_context(|| format!("cannot start {}", program.display()))?;
-    if !status.success() {
-        bail!("{command:?} ended with {status}");
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,20 +1,22 @@
 //! `cargo xtask`: the chores of this workspace, each one command.
 //!
 //! Owns the order and wording of the checks that every change must pass (`ci`), the rules the
-//! compiler does not hold (`tidy`), and the files that other programs produce for our tests
-//! (`golden`). Does not know any crate of the workspace: it builds in seconds and runs their
+//! compiler does not hold (`tidy`), the files that other programs produce for our tests
+//! (`golden`), and how fast we are beside our peers (`bench`). Does not know any crate of the workspace: it builds in seconds and runs their
 //! binaries and tests as a person at a terminal would.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "this is a program for the terminal, not a library")]
 
+mod bench;
 mod ci;
 mod golden;
+mod python;
 mod tidy;
 mod tree;
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
@@ -47,6 +49,8 @@ enum Task {
         #[arg(value_name = "SCRIPT")]
         scripts: Vec<String>,
     },
+    /// Measures ops, steps, loader, start-up and memory, beside PyTorch and stock candle if asked to
+    Bench(bench::Settings),
 }
 
 fn main() -> ExitCode {
@@ -65,6 +69,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Ci { only } => ci::run(root, &only),
         Task::Tidy => tidy::run(root),
         Task::Golden { python, scripts } => golden::run(root, python.as_deref(), &scripts).map(|()| ExitCode::SUCCESS),
+        Task::Bench(settings) => bench::run(root, &settings),
     }
 }
 
@@ -76,6 +81,14 @@ fn workspace_root() -> Result<&'static Path> {
 /// The folder cargo builds into, for files that must not be in the repository.
 fn target_folder(root: &Path) -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |path| root.join(path))
+}
+
+/// A call of cargo in the root.
+fn cargo(root: &Path) -> Command {
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(program);
+    command.current_dir(root);
+    command
 }
 
 #[cfg(test)]

@@ -175,6 +175,7 @@ impl Fit<'_> {
         while self.progress.step < epoch_end {
             let started = Instant::now();
             let group: Result<Vec<Batch>, _> = batches.by_ref().take(self.config.accumulate).collect();
+            tracing::trace!(step = self.progress.step, "step begins");
             let step = self.step(&group?)?;
             self.note_step(&step, started);
             if self.progress.step.is_multiple_of(self.config.log_every_steps) {

@@ -40,7 +40,6 @@ fn block_len(tiles: &Tiles, shape: &ConvShape) -> usize {
         65..=256 => 56,
         _ => 256,
     };
-    let most = std::env::var("TF").map(|t| t.parse().unwrap()).unwrap_or(most);
     let count = tiles.count().max(1);
     let blocks = count.div_ceil(most).next_multiple_of(rayon::current_num_threads().max(1));
     count.div_ceil(blocks)

@@ -1,0 +1,42 @@
+//! Steps of this project, put together from its crates as `taper-train` does.
+
+use anyhow::Result;
+use candle_core::Device;
+use candle_nn::VarMap;
+use taper_kernels::{backward, cross_entropy};
+use taper_models::seeded;
+use taper_optim::{Gradients, GroupRules, Optimizer, OptimizerConfig, ParameterSet, SgdConfig};
+
+use crate::network::Workload;
+use crate::step::{LR, MOMENTUM, Step, WEIGHT_DECAY};
+
+/// Forward, loss, backward, update.
+pub(crate) fn training(workload: &Workload) -> Result<Step> {
+    let vars = VarMap::new();
+    let network = workload.build(seeded(&vars, 0, &Device::Cpu))?;
+    let (images, labels) = (workload.images()?, workload.labels()?);
+    let config = OptimizerConfig::Sgd(SgdConfig {
+        lr: LR,
+        momentum: MOMENTUM,
+        nesterov: true,
+        weight_decay: WEIGHT_DECAY,
+        // As PyTorch's, which decays all that it is given.
+        decay_norms_and_biases: true,
+        ..SgdConfig::default()
+    });
+    let mut optimizer = Optimizer::new(&config, ParameterSet::new(&vars, &GroupRules::new(&config))?)?;
+    Ok(Box::new(move || {
+        let loss = cross_entropy(&network.forward_t(&images, true)?, &labels, 0.0)?;
+        let value = loss.to_scalar()?;
+        let gradients = Gradients::take(optimizer.parameters(), &backward(loss)?)?;
+        optimizer.step(&gradients, LR)?;
+        Ok(value)
+    }))
+}
+
+/// Forward and loss.
+pub(crate) fn evaluation(workload: &Workload) -> Result<Step> {
+    let network = workload.build(seeded(&VarMap::new(), 0, &Device::Cpu))?;
+    let (images, labels) = (workload.images()?, workload.labels()?);
+    Ok(Box::new(move || Ok(cross_entropy(&network.forward_t(&images, false)?, &labels, 0.0)?.to_scalar()?)))
+}
