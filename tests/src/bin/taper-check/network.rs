@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use candle_core::{Device, Tensor};
 use candle_nn::{ModuleT, VarBuilder};
 use clap::ValueEnum;
-use taper_models::{BaseNet, BaseNetConfig, ResNet};
+use taper_models::{BaseNet, BaseNetConfig, ResNet, ResNetConfig};
 
 use crate::timing::Size;
 
@@ -68,12 +68,17 @@ impl Workload {
         BaseNetConfig { width: self.width, input_size: self.input_size, ..BaseNetConfig::default() }
     }
 
+    /// A ResNet's configuration at this size.
+    fn resnet(&self) -> ResNetConfig {
+        ResNetConfig { input_size: self.input_size, ..ResNetConfig::default() }
+    }
+
     /// Builds the network of this crate's family; another architecture is one more arm.
     pub(crate) fn build(&self, vb: VarBuilder) -> Result<Box<dyn ModuleT + Send + Sync>> {
         match self.model {
             Model::BaseNet => Ok(Box::new(BaseNet::new(&self.basenet(), self.num_classes(), vb)?)),
-            Model::ResNet18 => Ok(Box::new(ResNet::resnet18(self.num_classes(), vb)?)),
-            Model::ResNet50 => Ok(Box::new(ResNet::resnet50(self.num_classes(), vb)?)),
+            Model::ResNet18 => Ok(Box::new(ResNet::resnet18(&self.resnet(), self.num_classes(), vb)?)),
+            Model::ResNet50 => Ok(Box::new(ResNet::resnet50(&self.resnet(), self.num_classes(), vb)?)),
         }
     }
 
