@@ -4,20 +4,34 @@ use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
-/// A new vector of `len` elements, filled in parallel by `work(chunk index, chunk)`.
+/// A new vector of `len` elements, written in parallel by `work(chunk index, chunk)`.
+///
+/// Chunks are `chunk` elements long, the last one shorter. Nothing is zeroed before, which would take each line of
+/// memory twice.
+///
+/// # Safety
+/// `work` writes every element of its chunk.
+pub(crate) unsafe fn build_unset(
+    len: usize,
+    chunk: usize,
+    work: impl Fn(usize, &mut [MaybeUninit<f32>]) + Sync,
+) -> Vec<f32> {
+    let mut values: Vec<f32> = Vec::with_capacity(len);
+    let chunks = values.spare_capacity_mut()[..len].par_chunks_mut(chunk.max(1));
+    chunks.enumerate().for_each(|(index, chunk)| work(index, chunk));
+    // SAFETY: the capacity is at least `len`, and the caller vouches that every chunk is written.
+    unsafe { values.set_len(len) };
+    values
+}
+
+/// As [`build_unset`], for work that does not write everything.
 ///
 /// Chunks are `chunk` elements long, the last one shorter; they reach `work` as zeros. The worker
 /// zeroes its own chunk, in its cache: zeroing a large vector in one go would cost a serial pass
 /// over memory and take every page fault on one thread.
 pub(crate) fn build(len: usize, chunk: usize, work: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
-    let mut values: Vec<f32> = Vec::with_capacity(len);
-    values.spare_capacity_mut()[..len]
-        .par_chunks_mut(chunk.max(1))
-        .enumerate()
-        .for_each(|(index, chunk)| work(index, zeroed(chunk)));
-    // SAFETY: the capacity is at least `len`, and the chunks above cover and initialise `0..len`.
-    unsafe { values.set_len(len) };
-    values
+    // SAFETY: `zeroed` writes the whole chunk.
+    unsafe { build_unset(len, chunk, |index, chunk| work(index, zeroed(chunk))) }
 }
 
 fn zeroed(chunk: &mut [MaybeUninit<f32>]) -> &mut [f32] {

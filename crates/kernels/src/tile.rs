@@ -40,7 +40,7 @@ pub(crate) struct Product<'a> {
     /// Between rows, or for a transposed one between columns; the other neighbour is one element away.
     pub(crate) left_stride: usize,
     pub(crate) right: *const f32,
-    /// Between rows.
+    /// Between rows; a left matrix that is not transposed asks for rows of whole vectors, side by side.
     pub(crate) right_stride: usize,
     pub(crate) out: *mut f32,
     /// Between rows.
@@ -56,6 +56,9 @@ const GROUP: usize = 4;
 
 /// Groups of rows at most.
 const GROUPS: usize = 4;
+
+/// Steps along the shared axis between changes of addresses.
+const STEPS: usize = 4;
 
 /// Rows of the right matrix that are asked for ahead of use.
 const AHEAD: usize = 16;
@@ -160,6 +163,8 @@ unsafe fn begin<V: Vector, const ROWS: usize, const VECTORS: usize>(
     }
 }
 
+/// Rows of the right matrix lie side by side here, so that several steps share the arithmetic on addresses, which
+/// would otherwise take the place of products.
 #[inline(always)]
 unsafe fn walk<V: Vector, const ROWS: usize, const VECTORS: usize>(
     sums: &mut [[V; VECTORS]; ROWS],
@@ -167,42 +172,59 @@ unsafe fn walk<V: Vector, const ROWS: usize, const VECTORS: usize>(
     mut right: *const f32,
     product: &Product<'_>,
 ) {
-    let one = opaque_distance(product.left_stride);
-    let three = opaque_distance(3 * product.left_stride);
+    let (one, three) = (opaque_distance(product.left_stride), opaque_distance(3 * product.left_stride));
     // SAFETY: the caller vouches for processor and operands; prefetched addresses are never read.
     unsafe {
         let mut groups = [left; GROUPS];
         for (index, group) in groups.iter_mut().enumerate().take(ROWS.div_ceil(GROUP)) {
-            *group = opaque(left.add(index * GROUP * product.left_stride));
+            *group = left.add(index * GROUP * product.left_stride);
         }
-        for _ in 0..product.depth {
+        for _ in 0..product.depth / STEPS {
             for group in groups.iter_mut().take(ROWS.div_ceil(GROUP)) {
                 *group = opaque(*group);
             }
-            let mut columns = [V::splat(0.0); VECTORS];
-            for (index, column) in columns.iter_mut().enumerate() {
-                *column = V::load(right.add(index * V::LANES));
-            }
-            for (row, sums) in sums.iter_mut().enumerate() {
-                let group = groups[row / GROUP];
-                let value = match row % GROUP {
-                    0 => group,
-                    1 => group.add(one),
-                    2 => group.add(2 * one),
-                    _ => group.add(three),
-                };
-                let value = V::splat(*value);
-                for (sum, columns) in sums.iter_mut().zip(columns) {
-                    *sum = value.mul_add(columns, *sum);
-                }
+            for step in 0..STEPS {
+                walk_step(sums, &groups, [one, three], step, right.add(step * VECTORS * V::LANES));
             }
             for group in groups.iter_mut().take(ROWS.div_ceil(GROUP)) {
-                *group = group.add(1);
+                *group = group.add(STEPS);
             }
-            for index in 0..VECTORS {
-                prefetch(right.wrapping_add(AHEAD * product.right_stride + index * V::LANES));
+            right = right.add(STEPS * VECTORS * V::LANES);
+        }
+        for step in 0..product.depth % STEPS {
+            walk_step(sums, &groups, [one, three], step, right.add(step * VECTORS * V::LANES));
+        }
+    }
+}
+
+/// One value of the shared axis.
+#[inline(always)]
+unsafe fn walk_step<V: Vector, const ROWS: usize, const VECTORS: usize>(
+    sums: &mut [[V; VECTORS]; ROWS],
+    groups: &[*const f32; GROUPS],
+    [one, three]: [usize; 2],
+    step: usize,
+    right: *const f32,
+) {
+    // SAFETY: the caller vouches for processor and operands; prefetched addresses are never read.
+    unsafe {
+        let mut columns = [V::splat(0.0); VECTORS];
+        for (index, column) in columns.iter_mut().enumerate() {
+            *column = V::load(right.add(index * V::LANES));
+            prefetch(right.wrapping_add((AHEAD * VECTORS + index) * V::LANES));
+        }
+        for (row, sums) in sums.iter_mut().enumerate() {
+            let group = groups[row / GROUP];
+            let value = match row % GROUP {
+                0 => group,
+                1 => group.add(one),
+                2 => group.add(2 * one),
+                _ => group.add(three),
+            };
+            let value = V::splat(*value.add(step));
+            for (sum, columns) in sums.iter_mut().zip(columns) {
+                *sum = value.mul_add(columns, *sum);
             }
-            right = right.add(product.right_stride);
         }
     }
 }

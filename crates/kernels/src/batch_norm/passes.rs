@@ -3,9 +3,11 @@
 //! A loop does not run channel by channel but over groups of pixels that fill vector registers
 //! whatever the number of channels; per-channel numbers are repeated to the length of a group.
 
+use std::mem::MaybeUninit;
+
 use rayon::prelude::*;
 
-use crate::build::{build, nth_chunk};
+use crate::build::{build_unset, nth_chunk};
 use crate::reduce::{Lanes, add_in_order, vectorised};
 
 /// The epilogue without its tensors.
@@ -56,21 +58,24 @@ pub(super) fn apply(x: &[f32], shortcut: &[f32], affine: &Affine, kind: Kind) ->
 /// `finish(affine(x), other)` for every element.
 fn map(x: &[f32], other: &[f32], affine: &Affine, finish: impl Fn(f32, f32) -> f32 + Copy + Sync) -> Vec<f32> {
     let (chunk, group) = (affine.lanes.chunk(), affine.lanes.group());
-    build(x.len(), chunk, |index, y| {
-        let (x, other) = (nth_chunk(x, chunk, index), nth_chunk(other, chunk, index));
-        vectorised(
-            #[inline(always)]
-            || {
-                let inputs = x.chunks(group).zip(other.chunks(group));
-                for (y, (x, other)) in y.chunks_mut(group).zip(inputs) {
-                    let parameters = affine.mean.iter().zip(&affine.slope).zip(&affine.beta);
-                    for (((y, x), other), ((mean, slope), beta)) in y.iter_mut().zip(x).zip(other).zip(parameters) {
-                        *y = finish((x - mean) * slope + beta, *other);
+    // SAFETY: the loops write every element of `y`: the inputs are as long, and the parameters as long as a group.
+    unsafe {
+        build_unset(x.len(), chunk, |index, y| {
+            let (x, other) = (nth_chunk(x, chunk, index), nth_chunk(other, chunk, index));
+            vectorised(
+                #[inline(always)]
+                || {
+                    let inputs = x.chunks(group).zip(other.chunks(group));
+                    for (y, (x, other)) in y.chunks_mut(group).zip(inputs) {
+                        let parameters = affine.mean.iter().zip(&affine.slope).zip(&affine.beta);
+                        for (((y, x), other), ((mean, slope), beta)) in y.iter_mut().zip(x).zip(other).zip(parameters) {
+                            y.write(finish((x - mean) * slope + beta, *other));
+                        }
                     }
-                }
-            },
-        );
-    })
+                },
+            );
+        })
+    }
 }
 
 /// What the backward pass reads.
@@ -159,18 +164,22 @@ fn gradient(
     through: impl Fn(f32, f32, f32) -> f32 + Copy + Sync,
 ) -> Vec<f32> {
     let chunk = saved.affine.lanes.chunk();
-    build(saved.x.len(), chunk, |index, dx| {
-        let inputs = [saved.x, y, saved.dy].map(|values| nth_chunk(values, chunk, index));
-        vectorised(
-            #[inline(always)]
-            || chunk_gradient(dx, inputs, saved.affine, tilt, through),
-        );
-    })
+    // SAFETY: `chunk_gradient` writes every element of `dx`.
+    unsafe {
+        build_unset(saved.x.len(), chunk, |index, dx| {
+            let inputs = [saved.x, y, saved.dy].map(|values| nth_chunk(values, chunk, index));
+            vectorised(
+                #[inline(always)]
+                || chunk_gradient(dx, inputs, saved.affine, tilt, through),
+            );
+        })
+    }
 }
 
+/// Writes all of `dx`: the inputs are as long, and the parameters as long as a group.
 #[inline(always)]
 fn chunk_gradient(
-    dx: &mut [f32],
+    dx: &mut [MaybeUninit<f32>],
     [x, y, dy]: [&[f32]; 3],
     affine: &Affine,
     (offset, tilt): (&[f32], &[f32]),
@@ -185,7 +194,7 @@ fn chunk_gradient(
         for ((((dx, x), y), dy), (((mean, slope), beta), (offset, tilt))) in values.zip(parameters) {
             let centred = x - mean;
             let gradient = through(centred * slope + beta, *y, *dy);
-            *dx = slope * (gradient - offset - centred * tilt);
+            dx.write(slope * (gradient - offset - centred * tilt));
         }
     }
 }
@@ -193,8 +202,18 @@ fn chunk_gradient(
 /// Gradient of the shortcut under [`Kind::AddRelu`]: `dy` where the output is positive.
 pub(super) fn masked(y: &[f32], dy: &[f32]) -> Vec<f32> {
     let chunk = Lanes::new(1).chunk();
-    build(y.len(), chunk, |index, gradient| {
-        let inputs = nth_chunk(y, chunk, index).iter().zip(nth_chunk(dy, chunk, index));
-        gradient.iter_mut().zip(inputs).for_each(|(gradient, (y, dy))| *gradient = keep(*y, *dy));
-    })
+    // SAFETY: the inputs are as long as the gradient.
+    unsafe {
+        build_unset(y.len(), chunk, |index, gradient| {
+            let inputs = nth_chunk(y, chunk, index).iter().zip(nth_chunk(dy, chunk, index));
+            vectorised(
+                #[inline(always)]
+                || {
+                    for (gradient, (y, dy)) in gradient.iter_mut().zip(inputs) {
+                        gradient.write(keep(*y, *dy));
+                    }
+                },
+            );
+        })
+    }
 }

@@ -2,6 +2,7 @@
 //! products of taps. The choice depends on the shape alone.
 
 mod direct;
+mod pointwise;
 mod shape;
 mod winograd;
 
@@ -46,24 +47,49 @@ pub fn conv2d(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, geometry: &ConvGeom
     attach(Conv(shape), &[&x, &w, &bias], y, output)
 }
 
+/// How a convolution is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Algorithm {
+    Winograd,
+    Pointwise,
+    Direct,
+}
+
+impl Algorithm {
+    fn of(shape: &ConvShape) -> Self {
+        if winograd::covers(shape) {
+            Self::Winograd
+        } else if pointwise::covers(shape) {
+            Self::Pointwise
+        } else {
+            Self::Direct
+        }
+    }
+}
+
 fn forward(x: &[f32], w: &[f32], bias: Option<&[f32]>, shape: &ConvShape) -> Vec<f32> {
-    match winograd::covers(shape) {
-        true => winograd::forward(x, w, bias, shape, Direction::Forward),
-        false => direct::forward(x, w, bias, shape),
+    match Algorithm::of(shape) {
+        Algorithm::Winograd => winograd::forward(x, w, bias, shape, Direction::Forward),
+        Algorithm::Pointwise => pointwise::forward(x, w, bias, shape),
+        Algorithm::Direct => direct::forward(x, w, bias, shape),
     }
 }
 
 fn input_gradient(dy: &[f32], w: &[f32], shape: &ConvShape) -> Vec<f32> {
-    match shape.reversed().filter(winograd::covers) {
-        Some(reversed) => winograd::forward(dy, w, None, &reversed, Direction::Backward),
-        None => direct::input_gradient(dy, w, shape),
+    if let Some(reversed) = shape.reversed().filter(winograd::covers) {
+        return winograd::forward(dy, w, None, &reversed, Direction::Backward);
+    }
+    match Algorithm::of(shape) {
+        Algorithm::Pointwise => pointwise::input_gradient(dy, w, shape),
+        Algorithm::Direct | Algorithm::Winograd => direct::input_gradient(dy, w, shape),
     }
 }
 
 fn weight_gradient(x: &[f32], dy: &[f32], shape: &ConvShape) -> Vec<f32> {
-    match winograd::covers(shape) {
-        true => winograd::weight_gradient(x, dy, shape),
-        false => direct::weight_gradient(x, dy, shape),
+    match Algorithm::of(shape) {
+        Algorithm::Winograd => winograd::weight_gradient(x, dy, shape),
+        Algorithm::Pointwise => pointwise::weight_gradient(x, dy, shape),
+        Algorithm::Direct => direct::weight_gradient(x, dy, shape),
     }
 }
 

@@ -81,13 +81,22 @@ impl ConvShape {
         self.kernel == [1, 1] && geometry.stride == [1, 1] && geometry.padding == [0, 0]
     }
 
-    /// The same convolution on one image, if its windows do not see where images begin: 1×1 without padding.
+    /// The same convolution on one image of rows of other lengths, if its windows do not see where images and rows
+    /// begin: 1×1 without padding. Long rows fill tiles; channels bound them, so that a row stays in the cache.
     pub(crate) fn flattened(&self) -> Self {
+        /// Pixels of a row at most.
+        const LONGEST: usize = 512;
+        /// Elements of a row at most.
+        const LARGEST: usize = 256 * 1024;
+
         if !self.is_pointwise() {
             return *self;
         }
-        let rows = self.images * self.input[0];
-        Self { images: 1, input: [rows, self.input[1]], output: [rows, self.output[1]], ..*self }
+        let pixels = self.images * self.output_pixels();
+        let longest = (LARGEST / self.c_in.max(self.c_out)).clamp(1, LONGEST);
+        let width = (1..=longest.min(pixels)).rev().find(|width| pixels.is_multiple_of(*width)).unwrap_or(1);
+        let size = [pixels / width, width];
+        Self { images: 1, input: size, output: size, ..*self }
     }
 
     /// The convolution that takes the gradient of the output to that of the input, if one does:

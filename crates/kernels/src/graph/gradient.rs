@@ -3,7 +3,7 @@ use std::sync::Arc;
 use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor};
 use rayon::prelude::*;
 
-use crate::build::{build, nth_chunk};
+use crate::build::{build_unset, nth_chunk};
 use crate::reduce::Lanes;
 use crate::storage::{View, slice, slice_mut, tensor, view};
 
@@ -63,10 +63,15 @@ pub(crate) fn wanted(input: &Tensor, compute: impl FnOnce() -> Result<Tensor>) -
 
 fn sum(left: &[f32], right: &[f32]) -> Vec<f32> {
     let chunk = Lanes::new(1).chunk();
-    build(left.len(), chunk, |index, sum| {
-        let terms = nth_chunk(left, chunk, index).iter().zip(nth_chunk(right, chunk, index));
-        sum.iter_mut().zip(terms).for_each(|(sum, (left, right))| *sum = left + right);
-    })
+    // SAFETY: both terms are as long as the sum.
+    unsafe {
+        build_unset(left.len(), chunk, |index, sum| {
+            let terms = nth_chunk(left, chunk, index).iter().zip(nth_chunk(right, chunk, index));
+            for (sum, (left, right)) in sum.iter_mut().zip(terms) {
+                sum.write(left + right);
+            }
+        })
+    }
 }
 
 /// Adds a tensor to the destination.

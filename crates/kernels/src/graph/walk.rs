@@ -6,6 +6,8 @@ use candle_core::{Result, Tensor, TensorId};
 
 use super::gradient::Gradient;
 use super::node::Node;
+use crate::build::build;
+use crate::reduce::Lanes;
 use crate::storage::tensor;
 
 /// The gradients of every variable that `loss` depends on; that of `loss` itself starts as 1 everywhere.
@@ -28,7 +30,8 @@ pub fn backward(loss: Tensor) -> Result<GradStore> {
     let Some(steps) = steps_to(&loss) else {
         return loss.backward();
     };
-    let one = tensor(vec![1.0; loss.elem_count()], loss.shape())?;
+    let ones = build(loss.elem_count(), Lanes::new(1).chunk(), |_, ones| ones.fill(1.0));
+    let one = tensor(ones, loss.shape())?;
     let waiting = HashMap::from([(loss.id(), one.into())]);
     drop(loss);
     walk(steps, waiting)

@@ -76,6 +76,12 @@ impl Vector for __m256 {
     }
 
     #[inline(always)]
+    unsafe fn stream(self, to: *mut f32) {
+        // SAFETY: see above; the caller vouches for the alignment.
+        unsafe { _mm256_stream_ps(to, self) }
+    }
+
+    #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
         // SAFETY: see above.
         unsafe { _mm256_add_ps(self, other) }

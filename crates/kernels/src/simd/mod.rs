@@ -31,6 +31,14 @@ pub(crate) trait Vector: Copy {
     unsafe fn load_first(from: *const f32, count: usize) -> Self;
     unsafe fn store(self, to: *mut f32);
     unsafe fn store_first(self, to: *mut f32, count: usize);
+    /// Stores past the caches, where the processor can; `to` is aligned to the vector.
+    ///
+    /// Other threads see it only after [`fence_streams`].
+    #[inline(always)]
+    unsafe fn stream(self, to: *mut f32) {
+        // SAFETY: the caller's contract includes that of `store`.
+        unsafe { self.store(to) }
+    }
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn sub(self, other: Self) -> Self;
     unsafe fn mul(self, other: Self) -> Self;
@@ -38,6 +46,16 @@ pub(crate) trait Vector: Copy {
     unsafe fn mul_add(self, factor: Self, term: Self) -> Self;
     /// `term − self · factor`, rounded once where the processor can.
     unsafe fn neg_mul_add(self, factor: Self, term: Self) -> Self;
+}
+
+/// Makes what this thread has streamed visible to others that it synchronises with.
+#[inline(always)]
+pub(crate) fn fence_streams() {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 processor has SSE.
+    unsafe {
+        std::arch::x86_64::_mm_sfence();
+    }
 }
 
 /// Vectors of one instruction set, and its product of a register tile.

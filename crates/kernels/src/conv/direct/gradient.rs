@@ -67,11 +67,16 @@ fn padded(shape: &ConvShape) -> usize {
 fn to_parameter(sums: &[f32], shape: &ConvShape) -> Vec<f32> {
     let (taps, inputs, outputs, padded) = (shape.taps(), shape.group_in(), shape.group_out(), padded(shape));
     let mut dw = vec![0.0; shape.c_out * inputs * taps];
-    dw.par_chunks_mut((inputs * taps).max(1)).enumerate().for_each(|(output, dw)| {
-        let (group, lane) = (output / outputs, output % outputs);
-        for (place, value) in dw.iter_mut().enumerate() {
-            let (input, tap) = (place / taps, place % taps);
-            *value = sums[((group * taps + tap) * inputs + input) * padded + lane];
+    // A few outputs at a time, so that what is read of a row is used before it leaves the cache.
+    let chunk = if outputs.is_multiple_of(16) { 16 } else { 1 };
+    dw.par_chunks_mut((chunk * inputs * taps).max(1)).enumerate().for_each(|(index, dw)| {
+        let (group, lane) = (index * chunk / outputs, index * chunk % outputs);
+        for input in 0..inputs {
+            for tap in 0..taps {
+                let row = &sums[((group * taps + tap) * inputs + input) * padded + lane..][..chunk];
+                let targets = dw[input * taps + tap..].iter_mut().step_by(inputs * taps);
+                targets.zip(row).for_each(|(target, value)| *target = *value);
+            }
         }
     });
     dw

@@ -68,7 +68,7 @@ impl Pass {
     /// Computes all outputs.
     pub(super) fn run(&self, source: &[f32], w: &[f32], bias: Option<&[f32]>, windows: &[Window]) -> Vec<f32> {
         let source = Source { values: source, size: self.source, channels: self.groups * self.inputs };
-        let weights: Vec<Vec<f32>> = windows.iter().map(|window| simd::run(Pack { pass: self, w, window })).collect();
+        let weights: Vec<Buffer> = windows.iter().map(|window| simd::run(Pack { pass: self, w, window })).collect();
         let rows = self.band_rows(windows);
         let bands = windows.first().map_or(0, |window| window.rows.count).div_ceil(rows);
         let len = self.images * self.target[0] * self.target[1] * self.groups * self.outputs;
@@ -120,13 +120,13 @@ struct Pack<'a> {
 }
 
 impl Work for Pack<'_> {
-    type Output = Vec<f32>;
+    type Output = Buffer;
 
     #[inline(always)]
-    unsafe fn run<I: InstructionSet>(self) -> Vec<f32> {
+    unsafe fn run<I: InstructionSet>(self) -> Buffer {
         let panels = Panels::new::<I>(self.pass.outputs);
         let len = self.pass.group_len(panels.padded(), self.window);
-        let mut packed = vec![0.0; self.pass.groups * len];
+        let mut packed = Buffer::lend(self.pass.groups * len);
         if len > 0 {
             packed.par_chunks_mut(len).enumerate().for_each(|(group, packed)| self.pack_group(group, panels, packed));
         }
@@ -145,18 +145,52 @@ impl Pack<'_> {
         parts.into_par_iter().for_each(|(panel, part)| self.pack_panel(group, panel, part));
     }
 
+    /// Some inputs at a time, so that the rows which are written stay in the cache.
     fn pack_panel(&self, group: usize, panel: Panel, part: &mut [f32]) {
-        let (inputs, rows, columns) = (self.pass.inputs, &self.window.rows.taps, &self.window.columns.taps);
+        const INPUTS: usize = 16;
+
         let used = panel.width / panel.vectors * (panel.vectors - 1) + panel.last_lanes;
-        for lane in 0..used {
-            for input in 0..inputs {
-                let taps = &self.w[self.pass.weight(group, panel.first + lane, input)..][..self.pass.area()];
-                for (y, row) in rows.iter().enumerate() {
-                    for (x, column) in columns.iter().enumerate() {
-                        let place = ((y * columns.len() + x) * inputs + input) * panel.width + lane;
-                        part[place] = taps[row.index * self.pass.kernel[1] + column.index];
+        if used < panel.width {
+            part.fill(0.0);
+        }
+        if self.pass.area() == 1 && self.window.taps() == 1 && self.pass.order == Order::Backward {
+            for (input, row) in part.chunks_exact_mut(panel.width).enumerate() {
+                row[..used].copy_from_slice(&self.w[self.pass.weight(group, panel.first, input)..][..used]);
+            }
+            return;
+        }
+        for first in (0..self.pass.inputs).step_by(INPUTS) {
+            let inputs = first..self.pass.inputs.min(first + INPUTS);
+            // The parameter is read in the order in which it lies.
+            match self.pass.order {
+                Order::Forward => {
+                    for lane in 0..used {
+                        if self.pass.area() == 1 {
+                            let start = self.pass.weight(group, panel.first + lane, first);
+                            let targets = part[first * panel.width + lane..].iter_mut().step_by(panel.width);
+                            targets.zip(&self.w[start..][..inputs.len()]).for_each(|(target, tap)| *target = *tap);
+                        } else {
+                            inputs.clone().for_each(|input| self.pack_taps(group, panel, lane, input, part));
+                        }
                     }
                 }
+                Order::Backward => {
+                    for input in inputs {
+                        (0..used).for_each(|lane| self.pack_taps(group, panel, lane, input, part));
+                    }
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn pack_taps(&self, group: usize, panel: Panel, lane: usize, input: usize, part: &mut [f32]) {
+        let (inputs, columns) = (self.pass.inputs, &self.window.columns.taps);
+        let taps = &self.w[self.pass.weight(group, panel.first + lane, input)..][..self.pass.area()];
+        for (y, row) in self.window.rows.taps.iter().enumerate() {
+            for (x, column) in columns.iter().enumerate() {
+                let place = ((y * columns.len() + x) * inputs + input) * panel.width + lane;
+                part[place] = taps[row.index * self.pass.kernel[1] + column.index];
             }
         }
     }
@@ -166,7 +200,7 @@ impl Pack<'_> {
 struct Band<'a> {
     pass: &'a Pass,
     source: Source<'a>,
-    weights: &'a [Vec<f32>],
+    weights: &'a [Buffer],
     bias: Option<&'a [f32]>,
     windows: &'a [Window],
     image: usize,

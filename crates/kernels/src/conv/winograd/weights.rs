@@ -16,6 +16,8 @@ const TAPS: usize = 3;
 const AREA: usize = TAPS * TAPS;
 /// Input channels whose taps are brought together in one go.
 const GROUP: usize = 16;
+/// Elements of transformed weights from which they are written past the caches: they would not stay there.
+const STREAMED: usize = 2 * 1024 * 1024;
 /// Lanes of the widest vector.
 const MAX_LANES: usize = 16;
 
@@ -115,14 +117,15 @@ impl Work for TransformPanel<'_> {
                     for channel in 0..count {
                         let taps = &taps[channel * AREA * lanes..][..AREA * lanes];
                         let out = out.add((group + channel) * self.panel.width + vector * lanes);
-                        match lanes == I::Narrow::LANES {
-                            true => to_points::<I::Narrow>(taps, out, stride),
-                            false => to_points::<I::Wide>(taps, out, stride),
+                        match POINTS * stride > STREAMED {
+                            true => to_points::<I::Wide, true>(taps, out, stride),
+                            false => to_points::<I::Wide, false>(taps, out, stride),
                         }
                     }
                 }
             }
         }
+        simd::fence_streams();
     }
 }
 
@@ -182,7 +185,7 @@ unsafe fn gather_points<V: Vector>(m: [V; WINDOW]) -> [V; TAPS] {
 }
 
 #[inline(always)]
-unsafe fn to_points<V: Vector>(taps: &[f32], out: *mut f32, stride: usize) {
+unsafe fn to_points<V: Vector, const STREAM: bool>(taps: &[f32], out: *mut f32, stride: usize) {
     // SAFETY: the caller vouches for the processor and for a vector at every point; `taps` holds one vector per tap.
     unsafe {
         let mut rows = [[V::splat(0.0); TAPS]; WINDOW];
@@ -197,7 +200,10 @@ unsafe fn to_points<V: Vector>(taps: &[f32], out: *mut f32, stride: usize) {
         }
         for (y, row) in rows.into_iter().enumerate() {
             for (x, value) in spread(row).into_iter().enumerate() {
-                value.store(out.add((y * WINDOW + x) * stride));
+                match STREAM {
+                    true => value.stream(out.add((y * WINDOW + x) * stride)),
+                    false => value.store(out.add((y * WINDOW + x) * stride)),
+                }
             }
         }
     }
