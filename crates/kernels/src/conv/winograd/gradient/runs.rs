@@ -1,93 +1,41 @@
-//! The gradient of the weights: sums over tiles, for each point, of transformed inputs times transformed gradients.
+//! For few channels: each task takes a run of tiles through both transforms and all products while they are in the
+//! cache, and the runs' sums are added in order.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::transform::{self, Channels};
-use super::weights;
-use super::{GAP, POINTS, Planes, Tiles};
+use super::super::transform::{self, Channels};
+use super::super::weights;
+use super::super::{GAP, POINTS, Planes, Tiles};
+use super::padded;
 use crate::conv::shape::ConvShape;
 use crate::conv::sum_in_order;
 use crate::scratch::Buffer;
 use crate::simd::{self, InstructionSet, Vector, Work};
 use crate::tile::{Panels, Product, Segment, Start, multiply};
 
-/// Tasks that the work is cut into where that costs little, whatever the number of threads.
+/// Runs, whatever the number of threads.
 const TASKS: usize = 8;
 
-/// Gradient of the weights, OIHW.
-///
-/// The work is cut by input channels, and where there are few of them also into runs of tiles whose sums are added
-/// in order; how depends on the shape alone.
-pub(in crate::conv) fn weight_gradient(x: &[f32], dy: &[f32], shape: &ConvShape) -> Vec<f32> {
+/// The gradient as one slice of all input channels.
+pub(super) fn weight_gradient(x: &[f32], dy: &[f32], shape: &ConvShape) -> Vec<f32> {
     let tiles = Tiles::of(shape);
-    let channels = task_channels(shape);
-    let runs = TASKS.div_ceil(shape.c_in.div_ceil(channels));
-    let run = tiles.count().div_ceil(runs).next_multiple_of(block_len(shape)).max(1);
-    let task = |first: usize, start: usize| {
-        let channels = first..shape.c_in.min(first + channels);
-        simd::run(Task { x, dy, shape, tiles, channels, run: start..tiles.count().min(start + run) })
-    };
-    let slices: Vec<Vec<f32>> = (0..shape.c_in)
-        .step_by(channels)
-        .collect::<Vec<_>>()
-        .into_par_iter()
-        .with_max_len(1)
-        .map(|first| {
-            let starts: Vec<usize> = (0..tiles.count()).step_by(run).collect();
-            let len = channels.min(shape.c_in - first) * 9 * padded(shape);
-            sum_in_order(starts.into_par_iter().with_max_len(1).map(|start| task(first, start)).collect(), len)
-        })
-        .collect();
-    to_parameter(&slices, shape, channels)
-}
-
-/// Input channels of one task.
-fn task_channels(shape: &ConvShape) -> usize {
-    match shape.c_in {
-        0..=64 => shape.c_in,
-        65..=128 => 64,
-        _ => 128,
-    }
+    let run = tiles.count().div_ceil(TASKS).next_multiple_of(BLOCK).max(1);
+    let starts: Vec<usize> = (0..tiles.count()).step_by(run).collect();
+    let task = |start: usize| simd::run(Task { x, dy, shape, tiles, run: start..tiles.count().min(start + run) });
+    let partials = starts.into_par_iter().with_max_len(1).map(task).collect();
+    sum_in_order(partials, shape.c_in * shape.taps() * padded(shape))
 }
 
 /// Tiles of a block, whose sums are formed in registers before they are added to the run's.
-fn block_len(shape: &ConvShape) -> usize {
-    match shape.c_in.max(shape.c_out) {
-        0..=64 => 28,
-        _ => 56,
-    }
-}
-
-/// Output channels with room for whole vectors of every instruction set, so that the layout does not depend on it.
-fn padded(shape: &ConvShape) -> usize {
-    shape.c_out.next_multiple_of(16)
-}
-
-/// From `[c_in, 9, c_out]` per slice of input channels to OIHW.
-fn to_parameter(slices: &[Vec<f32>], shape: &ConvShape, channels: usize) -> Vec<f32> {
-    let (c_in, taps, padded) = (shape.c_in, shape.taps(), padded(shape));
-    let mut dw = vec![0.0; shape.c_out * c_in * taps];
-    // Few output channels at a time, so that what is read of a row is used before it leaves the cache.
-    dw.par_chunks_mut(16 * c_in * taps).enumerate().for_each(|(group, dw)| {
-        for (slice, values) in slices.iter().enumerate() {
-            for (row, values) in values.chunks_exact(padded).enumerate() {
-                let offset = slice * channels * taps + row;
-                let targets = dw[offset..].iter_mut().step_by(c_in * taps);
-                targets.zip(&values[group * 16..]).for_each(|(target, value)| *target = *value);
-            }
-        }
-    });
-    dw
-}
+const BLOCK: usize = 28;
 
 struct Task<'a> {
     x: &'a [f32],
     dy: &'a [f32],
     shape: &'a ConvShape,
     tiles: Tiles,
-    channels: Range<usize>,
     run: Range<usize>,
 }
 
@@ -96,13 +44,12 @@ impl Work for Task<'_> {
 
     #[inline(always)]
     unsafe fn run<I: InstructionSet>(self) -> Vec<f32> {
-        let (rows, columns) = (self.channels.len(), padded(self.shape));
+        let (rows, columns) = (self.shape.c_in, padded(self.shape));
         let stride = rows * columns + GAP;
         let mut gradient = vec![0.0; rows * 9 * columns];
         let mut sums = Buffer::lend(POINTS * stride);
-        let block = block_len(self.shape);
-        for start in self.run.clone().step_by(block) {
-            let block = start..self.run.end.min(start + block);
+        for start in self.run.clone().step_by(BLOCK) {
+            let block = start..self.run.end.min(start + BLOCK);
             let begin = if start == self.run.start { Start::Zero } else { Start::Destination };
             // SAFETY: the processor is the caller's.
             unsafe { self.add_block::<I>(block, &mut sums, stride, begin) };
@@ -120,14 +67,14 @@ impl Task<'_> {
     /// The processor has the instruction set.
     #[inline(always)]
     unsafe fn add_block<I: InstructionSet>(&self, block: Range<usize>, sums: &mut [f32], stride: usize, begin: Start) {
-        let (rows, c_in, c_out) = (self.channels.len(), self.shape.c_in, self.shape.c_out);
+        let (rows, c_in, c_out) = (self.shape.c_in, self.shape.c_in, self.shape.c_out);
         let inputs = Planes::rows(block.len(), rows.next_multiple_of(GAP));
         let gradients = Planes::panels(block.len(), padded(self.shape), 2 * I::Wide::LANES);
         let zeros = Buffer::zeros(c_in.max(c_out));
         let (mut x, mut dy) = (Buffer::lend(inputs.len()), Buffer::lend(gradients.len()));
         // SAFETY: `x` and `dy` hold the images, the buffers the planes; the processor is the caller's.
         unsafe {
-            let pixels = Channels { start: self.x.as_ptr().add(self.channels.start), stride: c_in, count: rows };
+            let pixels = Channels { start: self.x.as_ptr(), stride: c_in, count: rows };
             let (block, tiles) = (block.clone(), block.len());
             transform::inputs::<I::Wide>(pixels, &self.tiles, block.clone(), zeros.as_ptr(), x.as_mut_ptr(), inputs);
             let pixels = Channels { start: self.dy.as_ptr(), stride: c_out, count: c_out };
@@ -166,7 +113,7 @@ impl Task<'_> {
                     last_lanes: panel.width / panel.vectors,
                 };
                 // SAFETY: planes have a row per tile and whole vectors; `sums` has a row per input channel.
-                unsafe { multiply::<I>(self.channels.len(), panel, false, true, product, begin) };
+                unsafe { multiply::<I>(self.shape.c_in, panel, false, true, product, begin) };
             }
         }
     }
