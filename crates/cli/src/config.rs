@@ -62,6 +62,8 @@ pub(crate) struct TrainSection {
     pub(crate) drop_last: bool,
     pub(crate) dtype: String,
     pub(crate) device: String,
+    /// Instructions of the CPU kernels: `auto`, `avx512`, `avx2` or `portable`.
+    pub(crate) cpu_path: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -87,6 +89,7 @@ impl RunConfig {
         self.optim.validate()?;
         self.schedule.validate()?;
         crate::device::check_dtype(&self.train.dtype)?;
+        crate::device::cpu_path(&self.train.cpu_path)?;
         if self.train.batch_size == 0 {
             return Err(usage("train.batch_size = 0: must be at least 1"));
         }

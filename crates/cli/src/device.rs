@@ -1,7 +1,8 @@
-//! `--device` and `--dtype`: what this build can compute on.
+//! `--device`, `--dtype` and `train.cpu_path`: what this build can compute on.
 
 use anyhow::Result;
 use candle_core::Device;
+use taper_kernels::CpuPath;
 
 use crate::exit::usage;
 
@@ -32,4 +33,25 @@ pub(crate) fn check_dtype(name: &str) -> Result<()> {
         "bf16" => Err(usage("train.dtype = \"bf16\": this build computes in f32 only; use f32")),
         _ => Err(usage(format!("train.dtype = {name:?}: no such type; use f32"))),
     }
+}
+
+/// The instructions that `auto` or a path's name means.
+pub(crate) fn cpu_path(name: &str) -> Result<CpuPath> {
+    if name == "auto" {
+        return Ok(CpuPath::best());
+    }
+    let path =
+        name.parse::<CpuPath>().map_err(|error| usage(format!("train.cpu_path = {name:?}: {error}, or auto")))?;
+    match path.is_available() {
+        true => Ok(path),
+        false => Err(usage(format!(
+            "train.cpu_path = {name:?}: this processor lacks the instructions; use auto, which is {} here",
+            CpuPath::best()
+        ))),
+    }
+}
+
+/// Makes the kernels of this process take the path that a configuration names.
+pub(crate) fn use_cpu_path(name: &str) -> Result<()> {
+    taper_kernels::set_cpu_path(cpu_path(name)?).map_err(usage)
 }

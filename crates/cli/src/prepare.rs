@@ -121,8 +121,11 @@ fn require_images(split: &Split, config: &RunConfig) -> Result<()> {
 
 /// Mean and deviation of the training images at the size the model sees them.
 fn measured(data: &OpenedData, split: &Split, config: &RunConfig) -> Result<ChannelStats> {
-    let mut stats = channel_stats(&*data.dataset, &split.train)
-        .with_context(|| format!("measuring the training images of {}", config.data.location))?;
+    let mut stats = match data.train_stats {
+        Some(stats) if split.train == data.official.train => stats,
+        _ => channel_stats(&*data.dataset, &split.train)
+            .with_context(|| format!("measuring the training images of {}", config.data.location))?,
+    };
     // Images of one flat colour have no deviation; dividing by it must not give infinities.
     stats.std = stats.std.map(|std| if std > 0.0 { std } else { 1.0 });
     Ok(stats)

@@ -128,7 +128,7 @@ impl<'a> Collector<'a> {
             covers: Covers::Contents,
             num_ignored_files: 0,
         };
-        Ok(OpenedData { dataset: Arc::new(dataset), official, provenance })
+        Ok(OpenedData { dataset: Arc::new(dataset), official, train_stats: None, provenance })
     }
 
     /// Names from the meta file, or numbered ones where there is none.

@@ -117,7 +117,7 @@ impl Listing {
             num_ignored_files: self.num_ignored,
         };
         let dataset = ImageFolder { root: self.root, files: self.files, classes };
-        OpenedData { dataset: Arc::new(dataset), official, provenance }
+        OpenedData { dataset: Arc::new(dataset), official, train_stats: None, provenance }
     }
 }
 

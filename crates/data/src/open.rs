@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::cifar::{self, Form};
 use crate::folder;
 use crate::glyphs::Glyphs;
-use crate::{DataError, DataProvenance, Dataset, Result, Split};
+use crate::{ChannelStats, DataError, DataProvenance, Dataset, Result, Split};
 
 /// Names of the sets that need no files.
 pub const BUILT_IN: [&str; 1] = ["glyphs"];
@@ -49,6 +49,8 @@ pub struct OpenedData {
     pub dataset: Arc<dyn Dataset>,
     /// The publisher's parts. `val` is empty where there is none; an image folder without split folders is all `train`.
     pub official: Split,
+    /// Mean and deviation of the official training images, where they are known without reading them.
+    pub train_stats: Option<ChannelStats>,
     /// Where the data came from.
     pub provenance: DataProvenance,
 }

@@ -167,30 +167,29 @@ impl Op {
 }
 
 fn flip(image: &Image) -> Result<Image> {
-    let mut pixels = Vec::with_capacity(image.pixels().len());
-    for row in 0..image.height() {
-        for pixel in image.row(row).chunks_exact(3).rev() {
-            pixels.extend_from_slice(pixel);
-        }
+    let mut pixels = vec![0; image.pixels().len()];
+    let width = image.width() * 3;
+    for (target, row) in pixels.chunks_exact_mut(width).zip(image.pixels().chunks_exact(width)) {
+        let (target, row) = (target.as_chunks_mut::<3>().0, row.as_chunks::<3>().0);
+        target.iter_mut().zip(row.iter().rev()).for_each(|(target, pixel)| *target = *pixel);
     }
     Image::new(image.height(), image.width(), pixels)
 }
 
 fn crop(image: &Image, start: [usize; 2], size: [usize; 2], padding: usize, mode: PadMode) -> Result<Image> {
     check_crop(image, start, size, padding, mode)?;
-    let columns: Vec<Option<usize>> =
-        (0..size[1]).map(|column| source(start[1] + column, padding, image.width(), mode)).collect();
-    let mut pixels = Vec::with_capacity(size[0] * size[1] * 3);
-    for row in 0..size[0] {
-        let Some(row) = source(start[0] + row, padding, image.height(), mode) else {
-            pixels.resize(pixels.len() + size[1] * 3, 0);
-            continue;
-        };
+    // Columns of the result that lie in the image are copied in one go, those around them one by one.
+    let before = padding.saturating_sub(start[1]).min(size[1]);
+    let end = (padding + image.width()).saturating_sub(start[1]).clamp(before, size[1]);
+    let first = start[1] + before - padding.min(start[1] + before);
+    let mut pixels = vec![0; size[0] * size[1] * 3];
+    for (row, target) in pixels.chunks_exact_mut(size[1] * 3).enumerate() {
+        let Some(row) = source(start[0] + row, padding, image.height(), mode) else { continue };
         let row = image.row(row);
-        for column in &columns {
-            match column {
-                Some(column) => pixels.extend_from_slice(&row[column * 3..][..3]),
-                None => pixels.extend_from_slice(&[0; 3]),
+        target[before * 3..end * 3].copy_from_slice(&row[first * 3..][..(end - before) * 3]);
+        for column in (0..before).chain(end..size[1]) {
+            if let Some(place) = source(start[1] + column, padding, image.width(), mode) {
+                target[column * 3..][..3].copy_from_slice(&row[place * 3..][..3]);
             }
         }
     }

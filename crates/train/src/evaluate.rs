@@ -46,7 +46,8 @@ pub fn evaluate(
         if batch.is_empty() {
             continue;
         }
-        let logits = model.forward_t(&input.images(&batch)?, false)?.to_vec2::<f32>()?;
+        let images = input.images(&batch)?;
+        let logits = taper_kernels::without_history(|| model.forward_t(&images, false))?.to_vec2::<f32>()?;
         for ((logits, label), index) in logits.iter().zip(&batch.labels).zip(&batch.indices) {
             found.tally.add(logits, *label as usize, nats(logits, *label as usize));
             found.confusion.add(*label as usize, taper_metrics::argmax(logits));

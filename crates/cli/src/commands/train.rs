@@ -126,6 +126,7 @@ struct Job<'a> {
 
 impl<'a> Job<'a> {
     fn new(config: &'a RunConfig, prepared: Prepared, device: &Device) -> Result<Self> {
+        device::use_cpu_path(&config.train.cpu_path)?;
         let train = prepared.train_loader(config);
         refuse_single_image(train.indices.len(), config)?;
         let num_steps = Fit::num_steps(&train, &config.fit())?;
@@ -147,13 +148,14 @@ impl<'a> Job<'a> {
             self.prepared.split.get(Part::Val).len(),
         ));
         talk.say(format!(
-            "{} parameters, {:.3} GFLOP per training image; {} steps in {} epochs on {} with {} threads",
+            "{} parameters, {:.3} GFLOP per training image; {} steps in {} epochs on {} ({}) with {} threads",
             cost.num_parameters,
             // A multiply-add is two operations; backward costs two forward passes.
             6.0 * cost.forward_macs as f64 / 1e9,
             self.num_steps,
             self.num_steps.div_ceil(self.steps_per_epoch),
             device::name(&self.device),
+            taper_kernels::cpu_path(),
             rayon::current_num_threads(),
         ));
         talk.say(format!("run directory {}", path.display()));

@@ -7,6 +7,7 @@
 
 mod adaptor;
 mod gradient;
+mod history;
 mod node;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,8 @@ use candle_core::{Result, Shape, Tensor};
 use crate::storage::tensor;
 use adaptor::Adaptor;
 pub(crate) use gradient::{Gradient, wanted};
+use history::is_off;
+pub use history::without_history;
 use node::Node;
 pub use walk::{backward, consists_of_own_ops};
 
@@ -37,7 +40,7 @@ pub(crate) trait Operation: Send + Sync + 'static {
 
 /// Hangs a result into candle's graph: a tensor of `shape` made from `inputs` by `operation`.
 ///
-/// Where no input tracks gradients, a plain tensor without history. Both candle's own backward pass and
+/// Where no input tracks gradients, or within [`without_history`], a plain tensor without history. Both candle's own backward pass and
 /// [`backward`] go through it.
 ///
 /// # Errors
@@ -48,7 +51,7 @@ pub(crate) fn attach(
     result: Vec<f32>,
     shape: impl Into<Shape>,
 ) -> Result<Tensor> {
-    if !inputs.iter().any(|input| input.track_op()) {
+    if is_off() || !inputs.iter().any(|input| input.track_op()) {
         return tensor(result, shape);
     }
     let node = Arc::new(Node::new(operation, inputs));
