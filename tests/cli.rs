@@ -119,6 +119,7 @@ const CASES: &[(&str, i32, &[&str])] = &[
     ("train --sched cosin", 2, &["did you mean cosine?"]),
     ("train --device tpu", 2, &["--device tpu"]),
     ("train --dtype f8", 2, &["f8"]),
+    ("train --set train.cpu_path=sse", 2, &["train.cpu_path = \"sse\"", "avx512, avx2 or portable", "auto"]),
     ("train -c ROOT/typo.toml", 2, &["typo.toml", "did you mean train.epochs?"]),
     ("train -c ROOT/broken.toml", 2, &["broken.toml"]),
     ("train -c ROOT/nowhere.toml", 2, &["nowhere.toml"]),
@@ -196,6 +197,17 @@ fn divergence_exits_4_and_spoils_nothing() {
         outcome.stderr
     );
     assert!(!folder.path().join("run/model.safetensors").exists());
+}
+
+#[test]
+fn a_forced_cpu_path_is_taken_and_written_down() {
+    let folder = temp_folder().unwrap();
+    let line =
+        "train -q --set train.cpu_path=portable --set train.max_steps=2 --set model.width=0.0625 --output ROOT/run";
+    let outcome = outcome_of(line, folder.path());
+    outcome.expect_code(0);
+    let provenance = std::fs::read_to_string(folder.path().join("run/provenance.json")).unwrap();
+    assert!(provenance.contains("\"cpu_path\": \"portable\""), "{provenance}");
 }
 
 #[test]
