@@ -76,8 +76,9 @@ fn build() -> io::Result<PathBuf> {
 
 /// The executable that cargo's messages name last, one JSON object a line.
 fn executable(messages: &str) -> Option<PathBuf> {
-    let parsed = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    parsed.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).last()
+    let parsed = messages.lines().rev().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let mut named = parsed.filter_map(|message| message["executable"].as_str().map(PathBuf::from));
+    named.next()
 }
 
 /// The profile whose folder this is: cargo names the folder of `dev` otherwise.

@@ -67,6 +67,7 @@ const AHEAD: usize = 16;
 ///
 /// It would otherwise keep one pointer per row of the tile in a register, and spill most of them.
 #[inline(always)]
+#[cfg_attr(target_arch = "x86_64", allow(clippy::pointers_in_nomem_asm_block, reason = "nothing is read or written"))]
 #[cfg_attr(not(target_arch = "x86_64"), allow(unused_mut))]
 fn opaque(mut pointer: *const f32) -> *const f32 {
     #[cfg(target_arch = "x86_64")]
