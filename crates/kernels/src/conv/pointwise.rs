@@ -80,7 +80,7 @@ fn sampled<'a>(x: &'a [f32], shape: &ConvShape) -> Cow<'a, [f32]> {
 
 /// Gradient of the weights, OI: partial sums over fixed runs of pixels, added in order.
 pub(super) fn weight_gradient(x: &[f32], dy: &[f32], shape: &ConvShape) -> Vec<f32> {
-    let x = sampled(x, shape);
+    let (path, x) = (simd::selected(), sampled(x, shape));
     let pixels = shape.images * shape.output_pixels();
     let runs = (pixels / RUN_PIXELS).clamp(2, MAX_RUNS);
     let run = pixels.div_ceil(runs).max(1);
@@ -89,7 +89,7 @@ pub(super) fn weight_gradient(x: &[f32], dy: &[f32], shape: &ConvShape) -> Vec<f
         .collect::<Vec<_>>()
         .into_par_iter()
         .with_max_len(1)
-        .map(|first| simd::run(Run { x: &x, dy, shape, pixels: first..pixels.min(first + run) }))
+        .map(|first| simd::run(path, Run { x: &x, dy, shape, pixels: first..pixels.min(first + run) }))
         .collect();
     let sums = sum_in_order(partials, shape.c_out * padded(shape));
     if padded(shape) == shape.c_in {

@@ -10,8 +10,8 @@ mod avx512;
 mod path;
 mod portable;
 
-pub(crate) use path::selected;
 pub use path::{CpuPath, cpu_path, set_cpu_path};
+pub(crate) use path::{Selected, selected};
 pub(crate) use portable::Portable;
 
 use crate::tile::{Product, Start};
@@ -98,10 +98,10 @@ pub(crate) trait Work {
     unsafe fn run<I: InstructionSet>(self) -> Self::Output;
 }
 
-/// Runs the version for the path that [`cpu_path`] names.
-pub(crate) fn run<W: Work>(work: W) -> W::Output {
-    match selected() {
-        // SAFETY: `selected` gives a path only where the processor has its instruction set.
+/// Runs the version for a path.
+pub(crate) fn run<W: Work>(path: Selected, work: W) -> W::Output {
+    match path.path() {
+        // SAFETY: a path is selected only where the processor has its instruction set.
         #[cfg(target_arch = "x86_64")]
         CpuPath::Avx512 => unsafe { avx512::run(work) },
         // SAFETY: as above.

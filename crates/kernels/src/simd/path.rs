@@ -77,12 +77,12 @@ static SELECTED: AtomicU8 = AtomicU8::new(UNSET);
 
 /// The path that the kernels take in this process: the fastest, unless [`set_cpu_path`] chose another.
 pub fn cpu_path() -> CpuPath {
-    selected()
+    selected().0
 }
 
 /// Makes the kernels of the whole process take one path from here on.
 ///
-/// Meant for the start of a program: an op that is running may take either.
+/// Meant for the start of a program: an op that has begun ends on the path it began with.
 ///
 /// # Errors
 /// A path whose instructions this processor lacks.
@@ -98,16 +98,28 @@ pub fn set_cpu_path(path: CpuPath) -> Result<(), String> {
     Ok(())
 }
 
-/// See [`cpu_path`]; only paths whose instructions the processor has come out.
-pub(crate) fn selected() -> CpuPath {
+/// A path whose instructions this processor has.
+///
+/// An op asks once and takes it through all its stages: what one of them packs, another reads.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Selected(CpuPath);
+
+impl Selected {
+    pub(super) fn path(self) -> CpuPath {
+        self.0
+    }
+}
+
+/// See [`cpu_path`].
+pub(crate) fn selected() -> Selected {
     match CpuPath::ALL.get(usize::from(SELECTED.load(Ordering::Relaxed))) {
-        Some(&path) => path,
+        Some(&path) => Selected(path),
         None => {
             let best = CpuPath::best();
             // Only `set_cpu_path` may have been faster, and its choice stays.
             let index = CpuPath::ALL.iter().position(|&path| path == best).unwrap_or(CpuPath::ALL.len() - 1);
             let _ = SELECTED.compare_exchange(UNSET, index as u8, Ordering::Relaxed, Ordering::Relaxed);
-            best
+            Selected(best)
         }
     }
 }

@@ -69,7 +69,8 @@ impl Frame {
         let (channels, width) = (source.channels, source.size[1] as isize);
         let start = self.origin[1].clamp(0, width);
         let end = (self.origin[1] + self.size[1] as isize).clamp(start, width);
-        let before = (start - self.origin[1]).min(self.size[1] as isize) as usize * self.pixel;
+        // A frame may lie beside the image, on either side.
+        let before = (start - self.origin[1]).clamp(0, self.size[1] as isize) as usize * self.pixel;
         let row = &row[start as usize * channels..end as usize * channels];
         let (before, rest) = target.split_at_mut(before);
         let (inside, after) = rest.split_at_mut((end - start) as usize * self.pixel);

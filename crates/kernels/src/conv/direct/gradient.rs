@@ -26,7 +26,7 @@ const MAX_RUNS: usize = 16;
 
 /// Gradient of the weights, OIHW: partial sums over fixed runs of bands, added in order.
 pub(in crate::conv) fn weight_gradient(x: &[f32], dy: &[f32], shape: &ConvShape) -> Vec<f32> {
-    let shape = shape.flattened();
+    let (path, shape) = (simd::selected(), shape.flattened());
     let window = Window::forward(&shape);
     let rows = band_rows(&shape, &window);
     let bands_per_image = shape.output[0].div_ceil(rows);
@@ -42,7 +42,7 @@ pub(in crate::conv) fn weight_gradient(x: &[f32], dy: &[f32], shape: &ConvShape)
         .with_max_len(1)
         .map(|first| {
             let bands = first..bands.min(first + run);
-            simd::run(Run { x, dy, shape: &shape, window: &window, frame, rows, bands_per_image, bands })
+            simd::run(path, Run { x, dy, shape: &shape, window: &window, frame, rows, bands_per_image, bands })
         })
         .collect();
     let len = shape.geometry.groups * shape.depth() * padded(&shape);
@@ -125,7 +125,7 @@ impl Run<'_> {
     /// The gradients of a group with room for whole vectors, if they do not lie so.
     fn whole_vectors(&self, dy: &[f32], group: usize) -> Option<Buffer> {
         let (outputs, padded) = (self.shape.group_out(), padded(self.shape));
-        if self.shape.c_out == padded {
+        if self.shape.geometry.groups == 1 && outputs == padded {
             return None;
         }
         let mut copy = Buffer::lend(dy.len() / self.shape.c_out * padded);

@@ -67,8 +67,10 @@ impl Pass {
 
     /// Computes all outputs.
     pub(super) fn run(&self, source: &[f32], w: &[f32], bias: Option<&[f32]>, windows: &[Window]) -> Vec<f32> {
+        let path = simd::selected();
         let source = Source { values: source, size: self.source, channels: self.groups * self.inputs };
-        let weights: Vec<Buffer> = windows.iter().map(|window| simd::run(Pack { pass: self, w, window })).collect();
+        let weights: Vec<Buffer> =
+            windows.iter().map(|window| simd::run(path, Pack { pass: self, w, window })).collect();
         let rows = self.band_rows(windows);
         let bands = windows.first().map_or(0, |window| window.rows.count).div_ceil(rows);
         let len = self.images * self.target[0] * self.target[1] * self.groups * self.outputs;
@@ -77,7 +79,7 @@ impl Pass {
             build_parts(len, self.images * bands, |index, y| {
                 let (image, first) = (index / bands, index % bands * rows);
                 let band = Band { pass: self, source, weights: &weights, bias, windows, image, first, rows, y };
-                simd::run(band);
+                simd::run(path, band);
             })
         }
     }
@@ -220,6 +222,10 @@ impl Work for Band<'_> {
         frame.fill(self.source, self.image, self.first * step, &mut pixels);
         for (window, weights) in self.windows.iter().zip(self.weights) {
             let rows = self.first..window.rows.count.min(self.first + self.rows);
+            // What a window without outputs would read has no place in the frame.
+            if rows.is_empty() || window.columns.count == 0 {
+                continue;
+            }
             for group in 0..self.pass.groups {
                 // SAFETY: the processor is the caller's.
                 unsafe { self.multiply_group::<I>(window, weights, group, rows.clone(), frame, &pixels) };

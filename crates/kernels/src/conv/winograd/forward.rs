@@ -19,7 +19,8 @@ pub(in crate::conv) fn forward(
     shape: &ConvShape,
     direction: Direction,
 ) -> Vec<f32> {
-    let weights = PackedWeights::new(w, shape, direction);
+    let path = simd::selected();
+    let weights = PackedWeights::new(path, w, shape, direction);
     let tiles = Tiles::of(shape);
     let block = block_len(&tiles, shape);
     let len = shape.images * shape.output_pixels() * shape.c_out;
@@ -27,7 +28,7 @@ pub(in crate::conv) fn forward(
     unsafe {
         build_parts(len, tiles.count().div_ceil(block), |index, y| {
             let block = index * block..tiles.count().min((index + 1) * block);
-            simd::run(Block { x, weights: &weights, bias, shape, tiles, block, y });
+            simd::run(path, Block { x, weights: &weights, bias, shape, tiles, block, y });
         })
     }
 }

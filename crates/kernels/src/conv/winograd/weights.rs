@@ -7,7 +7,7 @@ use super::{GAP, POINTS, WINDOW};
 use crate::build::Parts;
 use crate::conv::shape::ConvShape;
 use crate::scratch::Buffer;
-use crate::simd::{self, InstructionSet, Vector, Work};
+use crate::simd::{self, InstructionSet, Selected, Vector, Work};
 use crate::tile::{Panel, Panels};
 
 /// Taps of the window along one axis.
@@ -57,12 +57,13 @@ impl PackedWeights {
     }
 
     /// Transforms the parameter `w` (OIHW) of a layer for the convolution of `shape` in that direction.
-    pub(super) fn new(w: &[f32], shape: &ConvShape, direction: Direction) -> Self {
-        simd::run(Transform { w, shape, direction })
+    pub(super) fn new(path: Selected, w: &[f32], shape: &ConvShape, direction: Direction) -> Self {
+        simd::run(path, Transform { path, w, shape, direction })
     }
 }
 
 struct Transform<'a> {
+    path: Selected,
     w: &'a [f32],
     /// Of the convolution that reads the weights: backward, its `c_in` is the layer's `c_out`.
     shape: &'a ConvShape,
@@ -80,7 +81,7 @@ impl Work for Transform<'_> {
         let mut values = Buffer::lend(POINTS * stride);
         let result = Parts::of(&mut values);
         (0..panels.len()).into_par_iter().with_max_len(1).for_each(|index| {
-            simd::run(TransformPanel { transform: &self, index, panel: panels[index], stride, result });
+            simd::run(self.path, TransformPanel { transform: &self, index, panel: panels[index], stride, result });
         });
         PackedWeights { values, c_in, stride }
     }

@@ -13,7 +13,7 @@ use super::padded;
 use crate::build::Parts;
 use crate::conv::shape::ConvShape;
 use crate::scratch::Buffer;
-use crate::simd::{self, InstructionSet, Vector, Work};
+use crate::simd::{self, InstructionSet, Selected, Vector, Work};
 use crate::tile::{Panels, Product, Segment, Start, multiply};
 
 /// Input channels of a slice of the result.
@@ -30,11 +30,13 @@ const PART: usize = 16;
 
 /// The gradient in slices of [`SLICE`] input channels, each `[c_in, 9, c_out]`.
 pub(super) fn weight_gradient(x: &[f32], dy: &[f32], shape: &ConvShape) -> Vec<Vec<f32>> {
-    simd::run(Gradient { x, dy, shape, tiles: Tiles::of(shape) })
+    let path = simd::selected();
+    simd::run(path, Gradient { path, x, dy, shape, tiles: Tiles::of(shape) })
 }
 
 #[derive(Clone, Copy)]
 struct Gradient<'a> {
+    path: Selected,
     x: &'a [f32],
     dy: &'a [f32],
     shape: &'a ConvShape,
@@ -53,19 +55,25 @@ impl Work for Gradient<'_> {
         let stride = rows * columns + GAP;
         let (mut x, mut dy) = (Buffer::lend(inputs.len()), Buffer::lend(gradients.len()));
         let mut sums = Buffer::lend(POINTS * stride);
+        if self.tiles.count() == 0 {
+            sums.fill(0.0);
+        }
         for start in (0..self.tiles.count()).step_by(BLOCK) {
             let block = start..self.tiles.count().min(start + BLOCK);
             self.transform(block.clone(), (&mut x, inputs), (&mut dy, gradients));
             sums.par_chunks_mut(stride).enumerate().with_max_len(1).for_each(|(point, sums)| {
                 let begin = if start == 0 { Start::Zero } else { Start::Destination };
                 let (left, right) = (&x[point * inputs.plane..], &dy[point * gradients.plane..]);
-                simd::run(Point { left, inputs, right, gradients, tiles: block.len(), rows, columns, sums, begin });
+                simd::run(
+                    self.path,
+                    Point { left, inputs, right, gradients, tiles: block.len(), rows, columns, sums, begin },
+                );
             });
         }
         let slices: Vec<usize> = (0..rows).step_by(SLICE).collect();
         let back = |first: usize| {
             let sums = &sums[first * columns..];
-            simd::run(Back { sums, stride, rows: SLICE.min(rows - first), columns })
+            simd::run(self.path, Back { sums, stride, rows: SLICE.min(rows - first), columns })
         };
         slices.into_par_iter().map(back).collect()
     }
@@ -78,7 +86,7 @@ impl Gradient<'_> {
         let parts: Vec<usize> = block.clone().step_by(PART).collect();
         parts.into_par_iter().with_max_len(1).for_each(|start| {
             let part = start..block.end.min(start + PART);
-            simd::run(Part { gradient: *self, first: start - block.start, part, inputs, gradients });
+            simd::run(self.path, Part { gradient: *self, first: start - block.start, part, inputs, gradients });
         });
     }
 }
@@ -98,7 +106,7 @@ impl Work for Part<'_> {
 
     #[inline(always)]
     unsafe fn run<I: InstructionSet>(self) {
-        let Gradient { x, dy, shape, tiles } = self.gradient;
+        let Gradient { x, dy, shape, tiles, .. } = self.gradient;
         let zeros = Buffer::zeros(shape.c_in.max(shape.c_out));
         let zeros = zeros.as_ptr();
         // SAFETY: `x` and `dy` hold the images; the rows of these tiles are this task's alone; the processor is the

@@ -20,10 +20,10 @@ const TASKS: usize = 8;
 
 /// The gradient as one slice of all input channels.
 pub(super) fn weight_gradient(x: &[f32], dy: &[f32], shape: &ConvShape) -> Vec<f32> {
-    let tiles = Tiles::of(shape);
+    let (path, tiles) = (simd::selected(), Tiles::of(shape));
     let run = tiles.count().div_ceil(TASKS).next_multiple_of(BLOCK).max(1);
     let starts: Vec<usize> = (0..tiles.count()).step_by(run).collect();
-    let task = |start: usize| simd::run(Task { x, dy, shape, tiles, run: start..tiles.count().min(start + run) });
+    let task = |start: usize| simd::run(path, Task { x, dy, shape, tiles, run: start..tiles.count().min(start + run) });
     let partials = starts.into_par_iter().with_max_len(1).map(task).collect();
     sum_in_order(partials, shape.c_in * shape.taps() * padded(shape))
 }
