@@ -76,7 +76,8 @@ impl Window {
 
     /// From `dy` to `dx`: one window for each position within the stride.
     pub(super) fn backward(shape: &ConvShape) -> Vec<Self> {
-        let [rows, columns] = shape.geometry.stride;
+        // Positions beyond a small image have no pixels.
+        let [rows, columns] = [0, 1].map(|axis| shape.geometry.stride[axis].min(shape.input[axis]));
         let places = (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column)));
         places
             .map(|(row, column)| Self {
