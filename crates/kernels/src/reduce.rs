@@ -3,6 +3,7 @@
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
+use crate::simd::{self, InstructionSet, Work};
 use crate::storage::{tensor, view};
 
 /// Elements of a chunk, about: what one task reads in one go, small enough for the first caches.
@@ -54,13 +55,23 @@ impl Lanes {
     }
 }
 
-/// Runs a loop compiled for the widest vectors of this processor.
+/// Runs a loop compiled for the vectors of the CPU path; the loop is to be `#[inline(always)]`.
 ///
-/// Results do not depend on the choice: without contraction or reordering, each element sees the
+/// Results do not depend on the path: without contraction or reordering, each element sees the
 /// same operations.
-#[inline(always)]
 pub(crate) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(work)
+    simd::run(simd::selected(), Loop(work))
+}
+
+struct Loop<F>(F);
+
+impl<R, F: FnOnce() -> R> Work for Loop<F> {
+    type Output = R;
+
+    #[inline(always)]
+    unsafe fn run<I: InstructionSet>(self) -> R {
+        (self.0)()
+    }
 }
 
 /// Sum over pixels of `map(value, shift)`, per channel; `shift` has one value per lane.

@@ -93,6 +93,20 @@ fn weight_gradient(x: &[f32], dy: &[f32], shape: &ConvShape) -> Vec<f32> {
     }
 }
 
+/// Runs that `pixels` outputs are cut into for the gradient of the weights, whatever the number of threads: as many as
+/// are worth a copy of the weights each.
+fn num_runs(pixels: usize) -> usize {
+    /// Pixels of a run, about.
+    const RUN: usize = 4096;
+
+    (pixels / RUN).clamp(2, 16)
+}
+
+/// Channels with room for whole vectors of every instruction set, so that sums lie alike on all of them.
+fn whole_vectors(channels: usize) -> usize {
+    if channels <= 8 { 8 } else { channels.next_multiple_of(16) }
+}
+
 /// Adds partial results in their order, which the shape alone has fixed.
 fn sum_in_order(partials: Vec<Vec<f32>>, len: usize) -> Vec<f32> {
     let mut partials = partials.into_iter();

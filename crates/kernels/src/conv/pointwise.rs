@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::direct;
 use super::shape::ConvShape;
-use super::sum_in_order;
+use super::{num_runs, sum_in_order, whole_vectors};
 use crate::build::build;
 use crate::scratch::Buffer;
 use crate::simd::{self, InstructionSet, Work};
@@ -17,12 +17,6 @@ use crate::tile::{Panels, Product, Segment, Start, multiply};
 
 /// Pixels whose products are formed in registers before they are added to the run's.
 const BLOCK_PIXELS: usize = 256;
-
-/// Pixels of a run, about, whose partial sum is worth a copy of the weights.
-const RUN_PIXELS: usize = 4096;
-
-/// Runs at most, whatever the number of threads.
-const MAX_RUNS: usize = 16;
 
 /// Elements between rows beyond their length; see the gaps of the other algorithms.
 const GAP: usize = 16;
@@ -82,8 +76,7 @@ fn sampled<'a>(x: &'a [f32], shape: &ConvShape) -> Cow<'a, [f32]> {
 pub(super) fn weight_gradient(x: &[f32], dy: &[f32], shape: &ConvShape) -> Vec<f32> {
     let (path, x) = (simd::selected(), sampled(x, shape));
     let pixels = shape.images * shape.output_pixels();
-    let runs = (pixels / RUN_PIXELS).clamp(2, MAX_RUNS);
-    let run = pixels.div_ceil(runs).max(1);
+    let run = pixels.div_ceil(num_runs(pixels)).max(1);
     let partials: Vec<Vec<f32>> = (0..pixels)
         .step_by(run)
         .collect::<Vec<_>>()
@@ -98,9 +91,9 @@ pub(super) fn weight_gradient(x: &[f32], dy: &[f32], shape: &ConvShape) -> Vec<f
     sums.chunks_exact(padded(shape)).flat_map(|row| &row[..shape.c_in]).copied().collect()
 }
 
-/// Input channels with room for whole vectors of every instruction set.
+/// Input channels of a row of sums.
 fn padded(shape: &ConvShape) -> usize {
-    if shape.c_in <= 8 { 8 } else { shape.c_in.next_multiple_of(16) }
+    whole_vectors(shape.c_in)
 }
 
 /// Consecutive pixels whose gradients are summed in one go.

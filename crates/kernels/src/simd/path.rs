@@ -3,7 +3,8 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 /// Which instructions the CPU kernels use. Results of one path are the same bits everywhere it runs; those of two
-/// paths differ by rounding.
+/// paths differ by rounding. The products of the linear layer are the `gemm` crate's, which chooses its instructions
+/// by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CpuPath {

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::band::{Frame, Source};
 use super::window::Window;
 use crate::conv::shape::ConvShape;
-use crate::conv::sum_in_order;
+use crate::conv::{num_runs, sum_in_order, whole_vectors};
 use crate::scratch::Buffer;
 use crate::simd::{self, InstructionSet, Work};
 use crate::tile::{Panels, Product, Segment, Start, multiply};
@@ -18,12 +18,6 @@ const BAND_PIXELS: usize = 512;
 /// Elements of a frame at most, if a row fits.
 const FRAME_ELEMENTS: usize = 256 * 1024;
 
-/// Output pixels of a run, about, whose partial sum is worth a copy of the weights.
-const RUN_PIXELS: usize = 4096;
-
-/// Runs at most, whatever the number of threads.
-const MAX_RUNS: usize = 16;
-
 /// Gradient of the weights, OIHW: partial sums over fixed runs of bands, added in order.
 pub(in crate::conv) fn weight_gradient(x: &[f32], dy: &[f32], shape: &ConvShape) -> Vec<f32> {
     let (path, shape) = (simd::selected(), shape.flattened());
@@ -32,7 +26,7 @@ pub(in crate::conv) fn weight_gradient(x: &[f32], dy: &[f32], shape: &ConvShape)
     let bands_per_image = shape.output[0].div_ceil(rows);
     let bands = shape.images * bands_per_image;
     let pixels = shape.images * shape.output_pixels();
-    let runs = (pixels / RUN_PIXELS).clamp(2, MAX_RUNS).min(bands.max(1));
+    let runs = num_runs(pixels).min(bands.max(1));
     let run = bands.div_ceil(runs).max(1);
     let frame = Frame::new(std::slice::from_ref(&window), rows, shape.c_in);
     let partials: Vec<Vec<f32>> = (0..bands)
@@ -58,9 +52,9 @@ fn band_rows(shape: &ConvShape, window: &Window) -> usize {
     shape.output[0].div_ceil(bands).max(1)
 }
 
-/// Output channels of a group with room for whole vectors of every instruction set.
+/// Output channels of a row of a group's sums.
 fn padded(shape: &ConvShape) -> usize {
-    if shape.group_out() <= 8 { 8 } else { shape.group_out().next_multiple_of(16) }
+    whole_vectors(shape.group_out())
 }
 
 /// From per group `[tap, input, padded output]` to OIHW.
@@ -111,7 +105,7 @@ impl Work for Run<'_> {
             let dy = &dy[..rows * shape.output[1] * shape.c_out];
             for group in 0..shape.geometry.groups {
                 let sums = &mut sums[group * shape.depth() * padded..][..shape.depth() * padded];
-                let copy = self.whole_vectors(dy, group);
+                let copy = self.room_for_vectors(dy, group);
                 let dy = copy.as_deref().unwrap_or(dy);
                 // SAFETY: the processor is the caller's.
                 unsafe { self.add_group::<I>(&pixels, dy, group, rows, sums) };
@@ -123,7 +117,7 @@ impl Work for Run<'_> {
 
 impl Run<'_> {
     /// The gradients of a group with room for whole vectors, if they do not lie so.
-    fn whole_vectors(&self, dy: &[f32], group: usize) -> Option<Buffer> {
+    fn room_for_vectors(&self, dy: &[f32], group: usize) -> Option<Buffer> {
         let (outputs, padded) = (self.shape.group_out(), padded(self.shape));
         if self.shape.geometry.groups == 1 && outputs == padded {
             return None;

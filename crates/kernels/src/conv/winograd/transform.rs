@@ -63,6 +63,17 @@ impl Pixels for Strided {
 #[derive(Clone, Copy)]
 struct Scattered<'a>(&'a [[*const f32; WINDOW]; WINDOW]);
 
+/// Where the pixels under a tile lie, `zeros` standing in for those outside. Of a tile of gradients the first rows and
+/// columns count.
+fn scattered(
+    pixels: Channels,
+    zeros: *const f32,
+    pixel: impl Fn(usize, usize) -> Option<usize>,
+) -> [[*const f32; WINDOW]; WINDOW] {
+    let source = |y, x| pixel(y, x).map_or(zeros, |pixel| pixels.start.wrapping_add(pixel * pixels.stride));
+    std::array::from_fn(|y| std::array::from_fn(|x| source(y, x)))
+}
+
 impl Pixels for Scattered<'_> {
     #[inline(always)]
     unsafe fn at(&self, row: usize, column: usize) -> *const f32 {
@@ -161,14 +172,7 @@ pub(super) unsafe fn inputs<V: Vector>(
                 let source = Strided::at(pixels, pixel, tiles.input[1]);
                 input_tile::<V, _>(pixels.count, source, out, planes.plane);
             } else {
-                let mut sources = [[zeros; WINDOW]; WINDOW];
-                for (y, sources) in sources.iter_mut().enumerate() {
-                    for (x, source) in sources.iter_mut().enumerate() {
-                        if let Some(pixel) = tiles.input_pixel(place, y, x) {
-                            *source = pixels.start.add(pixel * pixels.stride);
-                        }
-                    }
-                }
+                let sources = scattered(pixels, zeros, |y, x| tiles.input_pixel(place, y, x));
                 input_tile::<V, _>(pixels.count, Scattered(&sources), out, planes.plane);
             }
         }
@@ -356,14 +360,7 @@ pub(super) unsafe fn gradients<V: Vector>(
                 let source = Strided::at(pixels, first, tiles.output[1]);
                 gradient_tile::<V, _>(pixels.count, source, out, planes);
             } else {
-                let mut sources = [[zeros; WINDOW]; WINDOW];
-                for (y, sources) in sources.iter_mut().enumerate().take(TILE) {
-                    for (x, source) in sources.iter_mut().enumerate().take(TILE) {
-                        if let Some(pixel) = tiles.output_pixel(place, y, x) {
-                            *source = pixels.start.add(pixel * pixels.stride);
-                        }
-                    }
-                }
+                let sources = scattered(pixels, zeros, |y, x| tiles.output_pixel(place, y, x));
                 gradient_tile::<V, _>(pixels.count, Scattered(&sources), out, planes);
             }
         }

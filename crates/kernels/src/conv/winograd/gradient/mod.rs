@@ -6,6 +6,7 @@ mod runs;
 use rayon::prelude::*;
 
 use crate::conv::shape::ConvShape;
+use crate::conv::whole_vectors;
 
 /// Channels up to which a run of tiles is taken through everything at once: the sums of 36 points then stay in the cache.
 const FEW_CHANNELS: usize = 64;
@@ -18,9 +19,9 @@ pub(in crate::conv) fn weight_gradient(x: &[f32], dy: &[f32], shape: &ConvShape)
     }
 }
 
-/// Output channels with room for whole vectors of every instruction set, so that the layout does not depend on it.
+/// Output channels of a row of sums.
 fn padded(shape: &ConvShape) -> usize {
-    shape.c_out.next_multiple_of(16)
+    whole_vectors(shape.c_out)
 }
 
 /// From `[c_in, 9, c_out]` per slice of input channels to OIHW.
