@@ -38,6 +38,8 @@
 // The matrix products and vector loops need raw pointers; each block says why it is sound.
 #![allow(unsafe_code)]
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx;
 mod batch_norm;
 mod build;
 mod conv;

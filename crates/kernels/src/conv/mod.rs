@@ -2,8 +2,12 @@
 //! products of taps. The choice depends on the shape alone.
 
 mod direct;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod matrix;
+mod pass;
 mod pointwise;
 mod shape;
+mod window;
 mod winograd;
 
 use candle_core::{Result, Tensor};
@@ -13,6 +17,7 @@ use crate::build::nth_chunk;
 use crate::geometry::ConvGeometry;
 use crate::graph::{Gradient, Operation, attach, wanted};
 use crate::reduce::{Lanes, column_sums};
+use crate::simd::{self, CpuPath};
 use crate::storage::{require_f32, require_shape, tensor, view};
 use shape::ConvShape;
 use winograd::Direction;
@@ -68,6 +73,9 @@ impl Algorithm {
 }
 
 fn forward(x: &[f32], w: &[f32], bias: Option<&[f32]>, shape: &ConvShape) -> Vec<f32> {
+    if simd::selected().path() == CpuPath::Amx && matrix::covers(shape) {
+        return matrix::forward(x, w, bias, shape);
+    }
     match Algorithm::of(shape) {
         Algorithm::Winograd => winograd::forward(x, w, bias, shape, Direction::Forward),
         Algorithm::Pointwise => pointwise::forward(x, w, bias, shape),
@@ -76,6 +84,9 @@ fn forward(x: &[f32], w: &[f32], bias: Option<&[f32]>, shape: &ConvShape) -> Vec
 }
 
 fn input_gradient(dy: &[f32], w: &[f32], shape: &ConvShape) -> Vec<f32> {
+    if simd::selected().path() == CpuPath::Amx && matrix::covers(shape) {
+        return matrix::input_gradient(dy, w, shape);
+    }
     if let Some(reversed) = shape.reversed().filter(winograd::covers) {
         return winograd::forward(dy, w, None, &reversed, Direction::Backward);
     }
@@ -86,6 +97,9 @@ fn input_gradient(dy: &[f32], w: &[f32], shape: &ConvShape) -> Vec<f32> {
 }
 
 fn weight_gradient(x: &[f32], dy: &[f32], shape: &ConvShape) -> Vec<f32> {
+    if simd::selected().path() == CpuPath::Amx && matrix::covers_weight_gradient(shape) {
+        return matrix::weight_gradient(x, dy, shape);
+    }
     match Algorithm::of(shape) {
         Algorithm::Winograd => winograd::weight_gradient(x, dy, shape),
         Algorithm::Pointwise => pointwise::weight_gradient(x, dy, shape),

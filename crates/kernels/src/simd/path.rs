@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CpuPath {
+    /// AVX-512 and the tile unit (AMX) for convolutions, whose products of f32 are there three of bf16.
+    Amx,
     /// AVX-512 F, VL, DQ and BW.
     Avx512,
     /// AVX2 with FMA.
@@ -18,11 +20,15 @@ pub enum CpuPath {
 
 impl CpuPath {
     /// All of them, fastest first.
-    pub const ALL: [Self; 3] = [Self::Avx512, Self::Avx2, Self::Portable];
+    pub const ALL: [Self; 4] = [Self::Amx, Self::Avx512, Self::Avx2, Self::Portable];
 
     /// Whether this processor has the path's instructions.
     pub fn is_available(self) -> bool {
         match self {
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Self::Amx => Self::Avx512.is_available() && crate::amx::is_available(),
+            #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+            Self::Amx => false,
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => {
                 std::is_x86_feature_detected!("avx512f")
@@ -46,6 +52,7 @@ impl CpuPath {
 
     fn name(self) -> &'static str {
         match self {
+            Self::Amx => "amx",
             Self::Avx512 => "avx512",
             Self::Avx2 => "avx2",
             Self::Portable => "portable",
@@ -67,7 +74,7 @@ impl FromStr for CpuPath {
         Self::ALL
             .into_iter()
             .find(|path| path.name() == text)
-            .ok_or_else(|| format!("unknown CPU path {text:?}; choose avx512, avx2 or portable"))
+            .ok_or_else(|| format!("unknown CPU path {text:?}; choose amx, avx512, avx2 or portable"))
     }
 }
 
@@ -106,7 +113,7 @@ pub fn set_cpu_path(path: CpuPath) -> Result<(), String> {
 pub(crate) struct Selected(CpuPath);
 
 impl Selected {
-    pub(super) fn path(self) -> CpuPath {
+    pub(crate) fn path(self) -> CpuPath {
         self.0
     }
 }

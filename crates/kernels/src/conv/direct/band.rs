@@ -1,6 +1,6 @@
 //! A few rows of one image, copied between zeros.
 
-use super::window::Window;
+use crate::conv::window::Window;
 
 /// Channels from which pixels get a gap, so that neighbouring ones do not fall on the same sets of the cache.
 const WIDE: usize = 128;

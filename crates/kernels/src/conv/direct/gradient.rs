@@ -5,8 +5,8 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::band::{Frame, Source};
-use super::window::Window;
 use crate::conv::shape::ConvShape;
+use crate::conv::window::Window;
 use crate::conv::{num_runs, sum_in_order, whole_vectors};
 use crate::scratch::Buffer;
 use crate::simd::{self, InstructionSet, Work};

@@ -7,13 +7,12 @@
 mod band;
 mod gradient;
 mod product;
-mod window;
 
 pub(super) use gradient::weight_gradient;
 
+use super::pass::Pass;
 use super::shape::ConvShape;
-use product::Pass;
-use window::Window;
+use super::window::Window;
 
 /// `y = x ∗ w + bias`.
 pub(super) fn forward(x: &[f32], w: &[f32], bias: Option<&[f32]>, shape: &ConvShape) -> Vec<f32> {

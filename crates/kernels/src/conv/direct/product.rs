@@ -5,9 +5,9 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::band::{Frame, Source};
-use super::window::Window;
 use crate::build::{Parts, build_parts};
-use crate::conv::shape::ConvShape;
+use crate::conv::pass::{Order, Pass};
+use crate::conv::window::Window;
 use crate::scratch::Buffer;
 use crate::simd::{self, InstructionSet, Work};
 use crate::tile::{Panel, Panels, Product, Segment, Start, multiply};
@@ -15,58 +15,9 @@ use crate::tile::{Panel, Panels, Product, Segment, Start, multiply};
 /// Elements of a frame, about: a quarter of a mebibyte stays in the second-level cache beside a panel of weights.
 const FRAME_ELEMENTS: usize = 64 * 1024;
 
-/// How weights lie in the parameter, for a pass that reads `inputs` and gives `outputs` channels per group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Order {
-    /// Output channels outermost.
-    Forward,
-    /// Input channels of the pass outermost.
-    Backward,
-}
-
-/// Sizes of one pass.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Pass {
-    images: usize,
-    source: [usize; 2],
-    target: [usize; 2],
-    groups: usize,
-    /// Channels of a group that are read.
-    inputs: usize,
-    /// Channels of a group that are written.
-    outputs: usize,
-    kernel: [usize; 2],
-    order: Order,
-}
-
 impl Pass {
-    pub(super) fn forward(shape: &ConvShape) -> Self {
-        Self {
-            images: shape.images,
-            source: shape.input,
-            target: shape.output,
-            groups: shape.geometry.groups,
-            inputs: shape.group_in(),
-            outputs: shape.group_out(),
-            kernel: shape.kernel,
-            order: Order::Forward,
-        }
-    }
-
-    pub(super) fn backward(shape: &ConvShape) -> Self {
-        let forward = Self::forward(shape);
-        Self {
-            source: forward.target,
-            target: forward.source,
-            inputs: forward.outputs,
-            outputs: forward.inputs,
-            order: Order::Backward,
-            ..forward
-        }
-    }
-
     /// Computes all outputs.
-    pub(super) fn run(&self, source: &[f32], w: &[f32], bias: Option<&[f32]>, windows: &[Window]) -> Vec<f32> {
+    pub(in crate::conv) fn run(&self, source: &[f32], w: &[f32], bias: Option<&[f32]>, windows: &[Window]) -> Vec<f32> {
         let path = simd::selected();
         let source = Source { values: source, size: self.source, channels: self.groups * self.inputs };
         let weights: Vec<Buffer> =
@@ -99,18 +50,6 @@ impl Pass {
     /// Elements of the packed weights of one group of a window.
     fn group_len(&self, padded: usize, window: &Window) -> usize {
         window.taps() * self.inputs * padded
-    }
-
-    /// Index in the parameter of a tap of one pair of channels, without the tap; taps are innermost.
-    fn weight(&self, group: usize, output: usize, input: usize) -> usize {
-        match self.order {
-            Order::Forward => ((group * self.outputs + output) * self.inputs + input) * self.area(),
-            Order::Backward => ((group * self.inputs + input) * self.outputs + output) * self.area(),
-        }
-    }
-
-    fn area(&self) -> usize {
-        self.kernel[0] * self.kernel[1]
     }
 }
 

@@ -1,0 +1,49 @@
+//! Products of f32 matrices on the tile unit of x86-64 (AMX).
+//!
+//! The unit multiplies bf16 numbers and sums in f32, sixteen times as many in a cycle as AVX-512 does of f32. So each
+//! f32 is split into two bf16 numbers, a high part and what it leaves, and a product of two of them is three of bf16:
+//! high · high + high · low + low · high (Henry, Tang and Heinecke 2019, "Leveraging the bfloat16 artificial
+//! intelligence datatype for higher-precision computations"). Together the parts keep 16 of f32's 24 digits, which
+//! leaves a sum of hundreds of products about as exact as Winograd's in f32.
+//!
+//! The instructions have no stable intrinsics, so the inner loop is assembly.
+
+mod product;
+mod split;
+
+pub(crate) use product::{DEPTH, Product, TILE, Tiles};
+pub(crate) use split::{Halves, interleave, split, split_few, split_pixels, transpose_pairs};
+
+use std::sync::OnceLock;
+
+/// Whether the processor has the tile unit, and the system lets this process use it.
+///
+/// Asks the system for the permission, once.
+pub(crate) fn is_available() -> bool {
+    static AVAILABLE: OnceLock<bool> = OnceLock::new();
+    *AVAILABLE.get_or_init(|| {
+        let has_vectors = std::is_x86_feature_detected!("avx512f")
+            && std::is_x86_feature_detected!("avx512bw")
+            && std::is_x86_feature_detected!("avx512bf16");
+        has_vectors && has_tiles() && is_permitted()
+    })
+}
+
+fn has_tiles() -> bool {
+    /// Intel's manual, volume 2A, CPUID leaf 7: bits of EDX.
+    const AMX_BF16: u32 = 1 << 22;
+    const AMX_TILE: u32 = 1 << 24;
+
+    let features = std::arch::x86_64::__cpuid_count(7, 0).edx;
+    features & AMX_BF16 != 0 && features & AMX_TILE != 0
+}
+
+/// Tiles are 8 KiB of state per thread, which Linux saves only for processes that have asked
+/// (<https://docs.kernel.org/arch/x86/xstate.html>).
+fn is_permitted() -> bool {
+    const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
+    const XFEATURE_XTILEDATA: libc::c_long = 18;
+
+    // SAFETY: the call takes two numbers, and changes what this process may use alone.
+    unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
+}

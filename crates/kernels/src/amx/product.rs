@@ -1,0 +1,241 @@
+//! The inner loop: a block of up to two by two tiles of the result.
+
+use std::arch::asm;
+use std::marker::PhantomData;
+
+/// Rows of a tile, and f32 columns.
+pub(crate) const TILE: usize = 16;
+
+/// bf16 numbers of a row of a left tile at most, and so the depth of a step.
+pub(crate) const DEPTH: usize = 32;
+
+/// What `ldtilecfg` reads (Intel's manual, volume 2A).
+#[repr(C, align(64))]
+struct Configuration {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    row_bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+/// The tiles of this thread, configured; released when dropped.
+///
+/// Whoever holds it does not let other work run on the thread meanwhile: that may configure or release them too.
+pub(crate) struct Tiles {
+    /// Configured for one thread.
+    thread: PhantomData<*const ()>,
+}
+
+impl Tiles {
+    /// Tiles for steps of `depth` values, an even number up to 32.
+    ///
+    /// # Safety
+    /// The unit is available.
+    pub(crate) unsafe fn configure(depth: usize) -> Self {
+        debug_assert!(depth.is_multiple_of(2) && (2..=DEPTH).contains(&depth));
+        let mut configuration =
+            Configuration { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
+        for tile in 0..8 {
+            let (rows, bytes) = match tile {
+                4 | 5 => (TILE, 2 * depth),
+                6 | 7 => (depth / 2, 4 * TILE),
+                _ => (TILE, 4 * TILE),
+            };
+            (configuration.rows[tile], configuration.row_bytes[tile]) = (rows as u8, bytes as u16);
+        }
+        // SAFETY: the caller vouches for the unit; the configuration is a valid one.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) &configuration, options(nostack, preserves_flags, readonly)) };
+        Self { thread: PhantomData }
+    }
+}
+
+impl Drop for Tiles {
+    fn drop(&mut self) {
+        // SAFETY: there are tiles, as this one says.
+        unsafe { asm!("tilerelease", options(nostack, preserves_flags, nomem)) };
+    }
+}
+
+/// `out = start + Σ left · right` for up to two tiles of rows and two of columns, over `steps` stretches of the shared
+/// axis. Distances are in bytes. The assembly reads it by its fields' places.
+#[repr(C)]
+pub(crate) struct Product {
+    /// The first row of either tile of rows, its high parts.
+    pub(crate) left: [*const u16; 2],
+    /// Between rows.
+    pub(crate) left_stride: usize,
+    /// From high to low parts.
+    pub(crate) low: usize,
+    /// Where each step begins in a row, from the first to beyond the last.
+    pub(crate) steps: *const u32,
+    pub(crate) steps_end: *const u32,
+    /// The first tile of columns, its high parts; a tile's rows lie side by side.
+    pub(crate) right: *const u16,
+    /// From the first to the second tile of columns.
+    pub(crate) right_tile: usize,
+    /// From high to low parts.
+    pub(crate) right_low: usize,
+    /// From one step to the next.
+    pub(crate) right_step: usize,
+    /// Results of either tile of rows.
+    pub(crate) out: [*mut f32; 2],
+    /// Between rows of results.
+    pub(crate) out_stride: [usize; 2],
+    /// Whether the results start from what is there, or from 0.
+    pub(crate) accumulate: usize,
+}
+
+impl Product {
+    /// Computes `rows` by `columns` tiles, each 1 or 2.
+    ///
+    /// # Safety
+    /// Pointers, steps and strides stay within their buffers, nothing else touches the results meanwhile, and the tiles
+    /// are configured for steps of as many values as there are to read.
+    #[inline(always)]
+    pub(crate) unsafe fn run(&self, _tiles: &Tiles, rows: usize, columns: usize) {
+        // SAFETY: the caller's.
+        unsafe {
+            match (rows, columns) {
+                (1, 1) => self.one_by_one(),
+                (1, _) => self.one_by_two(),
+                (_, 1) => self.two_by_one(),
+                _ => self.two_by_two(),
+            }
+        }
+    }
+}
+
+/// One shape of block. A step finds in `r8` and `r9` the high parts of the left rows, in `r12` and `r13` their low
+/// parts, in `r10` the distance between rows; in `rdi` and `rcx` the high parts of the right tiles, whose rows are `rdx`
+/// apart, and under `rax + 64` the distance to their low parts.
+///
+/// The three products of a tile are added in the same order whatever the number of tiles of rows, so that a sum does
+/// not depend on how rows are cut.
+macro_rules! block {
+    ($name:ident, begin: [$($begin:literal)*], start: [$($start:literal)*], step: [$($step:literal)*],
+     end: [$($end:literal)*]) => {
+        /// # Safety
+        /// As [`Self::run`].
+        #[inline(never)]
+        unsafe fn $name(&self) {
+            // SAFETY: the caller vouches for all that is read and written; every register used is named.
+            unsafe {
+                asm!(
+                    "mov r8, [rax + 96]",
+                    "mov r9, [rax + 104]",
+                    "mov r10, [rax + 80]",
+                    "mov r11, [rax + 88]",
+                    "cmp qword ptr [rax + 112], 0",
+                    "jne 2f",
+                    $($begin,)*
+                    "jmp 3f",
+                    "2:",
+                    $($start,)*
+                    "3:",
+                    "mov r14, [rax]",
+                    "mov r15, [rax + 8]",
+                    "mov r10, [rax + 16]",
+                    "mov r11, [rax + 24]",
+                    "mov rsi, [rax + 32]",
+                    "mov rdi, [rax + 48]",
+                    "mov edx, 64",
+                    "cmp rsi, [rax + 40]",
+                    "je 5f",
+                    ".p2align 5",
+                    "4:",
+                    "mov r12d, [rsi]",
+                    "lea r8, [r14 + r12]",
+                    "lea r9, [r15 + r12]",
+                    "lea r12, [r8 + r11]",
+                    "lea r13, [r9 + r11]",
+                    "mov rcx, [rax + 56]",
+                    "add rcx, rdi",
+                    $($step,)*
+                    "add rdi, [rax + 72]",
+                    "add rsi, 4",
+                    "cmp rsi, [rax + 40]",
+                    "jne 4b",
+                    "5:",
+                    "mov r8, [rax + 96]",
+                    "mov r9, [rax + 104]",
+                    "mov r10, [rax + 80]",
+                    "mov r11, [rax + 88]",
+                    $($end,)*
+                    in("rax") self,
+                    out("rcx") _, out("rdx") _, out("rsi") _, out("rdi") _, out("r8") _, out("r9") _,
+                    out("r10") _, out("r11") _, out("r12") _, out("r13") _, out("r14") _, out("r15") _,
+                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                    options(nostack),
+                );
+            }
+        }
+    };
+}
+
+impl Product {
+    block!(two_by_two,
+    begin: ["tilezero tmm0" "tilezero tmm1" "tilezero tmm2" "tilezero tmm3"],
+    start: [
+        "tileloadd tmm0, [r10 + r8]" "tileloadd tmm1, [r10 + r8 + 64]"
+        "tileloadd tmm2, [r11 + r9]" "tileloadd tmm3, [r11 + r9 + 64]"
+    ],
+    step: [
+        "tileloadd tmm4, [r8 + r10]" "tileloadd tmm6, [rdi + rdx]"
+        "tileloadd tmm7, [rcx + rdx]" "tileloadd tmm5, [r9 + r10]"
+        "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7"
+        "tdpbf16ps tmm2, tmm5, tmm6" "tdpbf16ps tmm3, tmm5, tmm7"
+        "tileloadd tmm4, [r12 + r10]" "tileloadd tmm5, [r13 + r10]"
+        "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7"
+        "tdpbf16ps tmm2, tmm5, tmm6" "tdpbf16ps tmm3, tmm5, tmm7"
+        "mov r13, [rax + 64]" "lea r12, [rdi + r13]" "add rcx, r13"
+        "tileloadd tmm4, [r8 + r10]" "tileloadd tmm6, [r12 + rdx]"
+        "tileloadd tmm7, [rcx + rdx]" "tileloadd tmm5, [r9 + r10]"
+        "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7"
+        "tdpbf16ps tmm2, tmm5, tmm6" "tdpbf16ps tmm3, tmm5, tmm7"
+    ],
+    end: [
+        "tilestored [r10 + r8], tmm0" "tilestored [r10 + r8 + 64], tmm1"
+        "tilestored [r11 + r9], tmm2" "tilestored [r11 + r9 + 64], tmm3"
+    ]);
+
+    block!(two_by_one,
+        begin: ["tilezero tmm0" "tilezero tmm2"],
+        start: ["tileloadd tmm0, [r10 + r8]" "tileloadd tmm2, [r11 + r9]"],
+        step: [
+            "mov rcx, [rax + 64]" "add rcx, rdi"
+            "tileloadd tmm4, [r8 + r10]" "tileloadd tmm6, [rdi + rdx]" "tileloadd tmm5, [r9 + r10]"
+            "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm2, tmm5, tmm6"
+            "tileloadd tmm7, [rcx + rdx]"
+            "tdpbf16ps tmm0, tmm4, tmm7" "tdpbf16ps tmm2, tmm5, tmm7"
+            "tileloadd tmm4, [r12 + r10]" "tileloadd tmm5, [r13 + r10]"
+            "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm2, tmm5, tmm6"
+        ],
+        end: ["tilestored [r10 + r8], tmm0" "tilestored [r11 + r9], tmm2"]);
+
+    block!(one_by_two,
+        begin: ["tilezero tmm0" "tilezero tmm1"],
+        start: ["tileloadd tmm0, [r10 + r8]" "tileloadd tmm1, [r10 + r8 + 64]"],
+        step: [
+            "tileloadd tmm4, [r8 + r10]" "tileloadd tmm6, [rdi + rdx]" "tileloadd tmm7, [rcx + rdx]"
+            "tileloadd tmm5, [r12 + r10]"
+            "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7"
+            "tdpbf16ps tmm0, tmm5, tmm6" "tdpbf16ps tmm1, tmm5, tmm7"
+            "mov r13, [rax + 64]" "lea r12, [rdi + r13]" "add rcx, r13"
+            "tileloadd tmm6, [r12 + rdx]" "tileloadd tmm7, [rcx + rdx]"
+            "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7"
+        ],
+        end: ["tilestored [r10 + r8], tmm0" "tilestored [r10 + r8 + 64], tmm1"]);
+
+    block!(one_by_one,
+        begin: ["tilezero tmm0"],
+        start: ["tileloadd tmm0, [r10 + r8]"],
+        step: [
+            "mov rcx, [rax + 64]" "add rcx, rdi"
+            "tileloadd tmm4, [r8 + r10]" "tileloadd tmm6, [rdi + rdx]"
+            "tileloadd tmm5, [r12 + r10]" "tileloadd tmm7, [rcx + rdx]"
+            "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm0, tmm4, tmm7" "tdpbf16ps tmm0, tmm5, tmm6"
+        ],
+        end: ["tilestored [r10 + r8], tmm0"]);
+}

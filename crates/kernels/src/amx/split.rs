@@ -1,0 +1,192 @@
+//! From f32 to the two bf16 parts of the tile unit's operands, in the orders in which it wants them.
+
+use std::arch::x86_64::*;
+
+use super::product::TILE;
+
+/// The high and low bf16 parts of 32 values, in their order.
+#[derive(Clone, Copy)]
+pub(crate) struct Halves {
+    pub(crate) high: __m512i,
+    pub(crate) low: __m512i,
+}
+
+impl Halves {
+    /// # Safety
+    /// As all of this module: the processor has AVX-512 F, BW and BF16.
+    #[inline(always)]
+    pub(crate) unsafe fn of(first: __m512, second: __m512) -> Self {
+        // SAFETY: the caller's.
+        unsafe {
+            let high = to_bf16(first, second);
+            let low = to_bf16(
+                _mm512_sub_ps(first, widen(_mm512_castsi512_si256(high))),
+                _mm512_sub_ps(second, widen(_mm512_extracti64x4_epi64::<1>(high))),
+            );
+            Self { high, low }
+        }
+    }
+
+    /// The last sixteen of these, and the first sixteen of the next.
+    ///
+    /// # Safety
+    /// As [`Self::of`].
+    #[inline(always)]
+    pub(crate) unsafe fn shifted(self, next: Self) -> Self {
+        // SAFETY: the caller's.
+        unsafe {
+            Self {
+                high: _mm512_shuffle_i64x2::<0b01_00_11_10>(self.high, next.high),
+                low: _mm512_shuffle_i64x2::<0b01_00_11_10>(self.low, next.low),
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn to_bf16(first: __m512, second: __m512) -> __m512i {
+    // SAFETY: the caller's; both types are 512 bits.
+    unsafe { std::mem::transmute(_mm512_cvtne2ps_pbh(second, first)) }
+}
+
+/// bf16 is the upper half of f32.
+#[inline(always)]
+unsafe fn widen(values: __m256i) -> __m512 {
+    // SAFETY: the caller's.
+    unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(values))) }
+}
+
+#[inline(always)]
+fn first_lanes(count: usize) -> __mmask16 {
+    ((1u32 << count.min(16)) - 1) as __mmask16
+}
+
+/// Splits values that lie side by side.
+///
+/// # Safety
+/// The processor's features; `len` values are read, and as many numbers written to `high` and to `low`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+pub(crate) unsafe fn split(values: *const f32, len: usize, high: *mut u16, low: *mut u16) {
+    // SAFETY: whole vectors lie within `len`, the last ones are masked.
+    unsafe {
+        let whole = len / 32 * 32;
+        for at in (0..whole).step_by(32) {
+            let halves = Halves::of(_mm512_loadu_ps(values.add(at)), _mm512_loadu_ps(values.add(at + 16)));
+            _mm512_storeu_si512(high.add(at).cast(), halves.high);
+            _mm512_storeu_si512(low.add(at).cast(), halves.low);
+        }
+        if len > whole {
+            split_few(values.add(whole), len - whole, len - whole, high.add(whole), low.add(whole));
+        }
+    }
+}
+
+/// Splits up to 32 values, and writes zeros after them up to `width` numbers, 32 at most.
+///
+/// # Safety
+/// As [`split`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+pub(crate) unsafe fn split_few(values: *const f32, len: usize, width: usize, high: *mut u16, low: *mut u16) {
+    // SAFETY: nothing outside the masks is touched.
+    unsafe {
+        let load = |at: usize| _mm512_maskz_loadu_ps(first_lanes(len.saturating_sub(at)), values.wrapping_add(at));
+        let halves = Halves::of(load(0), load(16));
+        let mask = ((1u64 << width) - 1) as __mmask32;
+        _mm512_mask_storeu_epi16(high.cast(), mask, halves.high);
+        _mm512_mask_storeu_epi16(low.cast(), mask, halves.low);
+    }
+}
+
+/// Splits 32 channels, from `values` on, of pixels that lie `stride` values apart.
+///
+/// # Safety
+/// As [`split`], for 32 numbers of each pixel.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+pub(crate) unsafe fn split_pixels(values: *const f32, stride: usize, pixels: usize, high: *mut u16, low: *mut u16) {
+    for pixel in 0..pixels {
+        // SAFETY: the caller's.
+        unsafe {
+            let values = values.add(pixel * stride);
+            let halves = Halves::of(_mm512_loadu_ps(values), _mm512_loadu_ps(values.add(16)));
+            _mm512_storeu_si512(high.add(pixel * 32).cast(), halves.high);
+            _mm512_storeu_si512(low.add(pixel * 32).cast(), halves.low);
+        }
+    }
+}
+
+/// The first sixteen numbers in the even places, and the last sixteen in the odd ones.
+///
+/// # Safety
+/// The processor's features.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+pub(crate) fn interleave(halves: Halves) -> Halves {
+    let places = _mm512_set_epi16(
+        31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1,
+        16, 0,
+    );
+    Halves { high: _mm512_permutexvar_epi16(places, halves.high), low: _mm512_permutexvar_epi16(places, halves.low) }
+}
+
+/// Sixteen rows of sixteen pairs of numbers, or of f32, with rows and columns exchanged.
+///
+/// # Safety
+/// The processor's features.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+pub(crate) unsafe fn transpose_pairs(rows: [__m512i; TILE]) -> [__m512i; TILE] {
+    let mut pairs = rows;
+    for index in 0..8 {
+        let (low, high) = (rows[2 * index], rows[2 * index + 1]);
+        pairs[2 * index] = _mm512_unpacklo_epi32(low, high);
+        pairs[2 * index + 1] = _mm512_unpackhi_epi32(low, high);
+    }
+    // Of each four rows: the four columns that each quarter of a register then holds.
+    let mut fours = pairs;
+    for index in 0..4 {
+        let (a, b, c, d) = (pairs[4 * index], pairs[4 * index + 1], pairs[4 * index + 2], pairs[4 * index + 3]);
+        fours[4 * index] = _mm512_unpacklo_epi64(a, c);
+        fours[4 * index + 1] = _mm512_unpackhi_epi64(a, c);
+        fours[4 * index + 2] = _mm512_unpacklo_epi64(b, d);
+        fours[4 * index + 3] = _mm512_unpackhi_epi64(b, d);
+    }
+    let mut columns = fours;
+    for column in 0..4 {
+        let (a, b, c, d) = (fours[column], fours[4 + column], fours[8 + column], fours[12 + column]);
+        let (even_low, odd_low) = (_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0xdd>(a, b));
+        let (even_high, odd_high) = (_mm512_shuffle_i32x4::<0x88>(c, d), _mm512_shuffle_i32x4::<0xdd>(c, d));
+        columns[column] = _mm512_shuffle_i32x4::<0x88>(even_low, even_high);
+        columns[8 + column] = _mm512_shuffle_i32x4::<0xdd>(even_low, even_high);
+        columns[4 + column] = _mm512_shuffle_i32x4::<0x88>(odd_low, odd_high);
+        columns[12 + column] = _mm512_shuffle_i32x4::<0xdd>(odd_low, odd_high);
+    }
+    columns
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn squares_are_transposed() {
+        if !super::super::is_available() {
+            eprintln!("passed over: this processor lacks the tile unit");
+            return;
+        }
+        let value = |row: usize, column: usize| (16 * row + column) as f32;
+        let lanes: [[f32; 16]; 16] = std::array::from_fn(|row| std::array::from_fn(|column| value(row, column)));
+        // SAFETY: the processor has the features, and both types are sixteen f32.
+        let found: [[f32; 16]; 16] = unsafe {
+            transpose_pairs(lanes.map(|row| _mm512_loadu_si512(row.as_ptr().cast())))
+                .map(|row| std::mem::transmute(row))
+        };
+        for (row, lanes) in found.iter().enumerate() {
+            for (column, &lane) in lanes.iter().enumerate() {
+                assert_eq!(lane, value(column, row));
+            }
+        }
+    }
+}

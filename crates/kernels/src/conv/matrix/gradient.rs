@@ -1,0 +1,159 @@
+//! The gradient of the weights: for each tap the product of the output's gradients, a row for each channel, and the
+//! pixels that the tap reads.
+
+use rayon::prelude::*;
+
+use super::grid::{Band, Grid, bands};
+use super::transposed::{Gradients, Inputs};
+use super::weights::{Panel, panels};
+use crate::amx::{DEPTH, Product, TILE, Tiles};
+use crate::build::{Parts, build};
+use crate::conv::pass::Pass;
+use crate::conv::shape::ConvShape;
+use crate::conv::window::Window;
+use crate::conv::{num_runs, sum_in_order};
+
+/// Sums of a run at most, so that each run may have its own: half a mebibyte.
+const OWN_SUMS: usize = 128 * 1024;
+
+/// Bytes of a band's copies, about, where one thread works on it alone.
+const BAND_BYTES: usize = 1024 * 1024;
+
+/// Places of a band at most where threads share the sums. The gradients of [`PANELS`] panels of outputs then stay in the
+/// second-level cache while pixels of one panel of inputs after the other pass by; fewer places would mean more
+/// passes over the sums.
+const MOST_PLACES: usize = 2048;
+
+/// Panels of outputs that are computed together.
+const PANELS: usize = 2;
+
+/// Panels of inputs of a task: few enough that all threads have some.
+const TASK_INPUTS: usize = 4;
+
+/// Gradient of the weights, OIHW.
+///
+/// Where they are few, fixed runs of bands have sums of their own, which are added in order; else threads share the
+/// sums among them, band after band.
+pub(in crate::conv) fn weight_gradient(x: &[f32], dy: &[f32], shape: &ConvShape) -> Vec<f32> {
+    let work = Work::new(x, dy, shape);
+    let is_shared = work.len() > OWN_SUMS;
+    let bytes = (shape.c_in + shape.c_out) * 2 * size_of::<u16>();
+    let places = if is_shared { MOST_PLACES } else { (BAND_BYTES / bytes).min(MOST_PLACES) };
+    let pass = Pass::forward(shape);
+    let bands = bands(&pass, &work.grid, (places / work.grid.columns().max(1)).max(1), 1);
+    let runs = if is_shared { 1 } else { num_runs(shape.images * shape.output_pixels()).min(bands.len()) };
+    let run = bands.len().div_ceil(runs.max(1)).max(1);
+    let partials = bands.par_chunks(run).with_max_len(1).map(|bands| work.sum(bands, is_shared)).collect();
+    to_parameter(&sum_in_order(partials, work.len()), shape, work.padded)
+}
+
+/// From `[tap, output, input]` to OIHW.
+fn to_parameter(sums: &[f32], shape: &ConvShape, [outputs, inputs]: [usize; 2]) -> Vec<f32> {
+    let taps = shape.taps();
+    build(shape.c_out * shape.c_in * taps, shape.c_in * taps, |output, dw| {
+        for tap in 0..taps {
+            let sums = &sums[(tap * outputs + output) * inputs..][..shape.c_in];
+            dw[tap..].iter_mut().step_by(taps).zip(sums).for_each(|(target, sum)| *target = *sum);
+        }
+    })
+}
+
+/// What the gradient is computed from.
+struct Work<'a> {
+    x: &'a [f32],
+    dy: &'a [f32],
+    shape: &'a ConvShape,
+    window: Window,
+    grid: Grid,
+    /// Outputs and inputs with room for whole tiles.
+    padded: [usize; 2],
+}
+
+impl<'a> Work<'a> {
+    fn new(x: &'a [f32], dy: &'a [f32], shape: &'a ConvShape) -> Self {
+        let window = Window::forward(shape);
+        let grid = Grid::new(std::slice::from_ref(&window), shape.input);
+        let padded = [shape.c_out, shape.c_in].map(|channels| channels.next_multiple_of(TILE));
+        Self { x, dy, shape, window, grid, padded }
+    }
+
+    /// Elements of the sums, `[tap, output, input]`.
+    fn len(&self) -> usize {
+        self.shape.taps() * self.padded[0] * self.padded[1]
+    }
+
+    /// The sums over some bands, one after the other.
+    fn sum(&self, bands: &[Band], is_shared: bool) -> Vec<f32> {
+        let mut sums = vec![0.0; self.len()];
+        let tasks = self.tasks();
+        for band in bands {
+            let inputs = Inputs::copy(self.x, &self.grid, band, self.shape, is_shared);
+            let gradients = Gradients::copy(self.dy, &self.grid, band, self.shape, is_shared);
+            let parts = Parts::of(&mut sums);
+            let add = |task: &Vec<Block>| {
+                // SAFETY: the pass comes here only where the unit is available, and nothing else runs on this thread
+                // until the task is done.
+                let tiles = unsafe { Tiles::configure(DEPTH) };
+                for block in task {
+                    // SAFETY: blocks share no sums.
+                    unsafe { self.add(block, &inputs, &gradients, parts, &tiles) };
+                }
+            };
+            if is_shared {
+                tasks.par_iter().with_max_len(1).for_each(add);
+            } else {
+                tasks.iter().for_each(add);
+            }
+        }
+        sums
+    }
+
+    /// All blocks of the sums: in each task those of a few panels of outputs, by panels of inputs.
+    fn tasks(&self) -> Vec<Vec<Block>> {
+        let outputs: Vec<Panel> = panels(self.shape.c_out).collect();
+        let inputs: Vec<Panel> = panels(self.shape.c_in).collect();
+        let task = |outputs: &[Panel], inputs: &[Panel]| {
+            let blocks =
+                inputs.iter().flat_map(|&inputs| outputs.iter().map(move |&outputs| Block { outputs, inputs }));
+            blocks.collect()
+        };
+        let groups = outputs.chunks(PANELS);
+        groups.flat_map(|outputs| inputs.chunks(TASK_INPUTS).map(move |inputs| task(outputs, inputs))).collect()
+    }
+
+    /// Adds a band to the sums of a block, for every tap.
+    ///
+    /// # Safety
+    /// Nothing else touches the block's sums.
+    unsafe fn add(&self, block: &Block, inputs: &Inputs, gradients: &Gradients, sums: Parts, tiles: &Tiles) {
+        let [rows, stride] = self.padded;
+        let steps = gradients.step_offsets().as_ptr_range();
+        let taps = self.window.rows.taps.iter().flat_map(|row| self.window.columns.taps.iter().map(move |c| (row, c)));
+        for (index, (row, column)) in taps.enumerate() {
+            let first = (index * rows + block.outputs.first) * stride + block.inputs.first;
+            let product = Product {
+                left: [0, TILE].map(|row| gradients.tile(block.outputs.first + row)),
+                left_stride: DEPTH * size_of::<u16>(),
+                low: gradients.low_bytes(),
+                steps: steps.start,
+                steps_end: steps.end,
+                right: inputs.tile(&self.grid, block.inputs.first, [row.offset, column.offset]),
+                right_tile: inputs.tile_bytes(),
+                right_low: inputs.low_bytes(),
+                right_step: TILE * DEPTH * size_of::<u16>(),
+                out: [0, TILE].map(|row| sums.start().wrapping_add(first + row * stride)),
+                out_stride: [stride * size_of::<f32>(); 2],
+                accumulate: 1,
+            };
+            // SAFETY: the copies cover all steps at every tap's distance; the sums have whole tiles.
+            unsafe { product.run(tiles, block.outputs.tiles, block.inputs.tiles) };
+        }
+    }
+}
+
+/// Up to two by two tiles of the sums.
+#[derive(Clone, Copy)]
+struct Block {
+    outputs: Panel,
+    inputs: Panel,
+}

@@ -1,0 +1,229 @@
+//! The operands of the weights' gradient: a band's places are the shared axis.
+
+use std::arch::x86_64::*;
+
+use rayon::prelude::*;
+
+use super::grid::{Band, Grid};
+use crate::amx::{DEPTH, Halves, TILE, interleave, transpose_pairs};
+use crate::build::Parts;
+use crate::conv::shape::ConvShape;
+use crate::scratch::Buffer;
+
+/// Calls `work` for each index, on all threads if `is_shared`.
+fn each(count: usize, is_shared: bool, work: impl Fn(usize) + Send + Sync) {
+    if is_shared {
+        (0..count).into_par_iter().with_max_len(1).for_each(work);
+    } else {
+        (0..count).for_each(work);
+    }
+}
+
+/// Sixteen channels of pixels.
+#[derive(Clone, Copy)]
+struct Channels<'a> {
+    pixels: &'a [f32],
+    /// Values of a pixel.
+    stride: usize,
+    first: usize,
+}
+
+impl Channels<'_> {
+    /// Zeros for no pixel, and beyond the channels.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn load(&self, pixel: Option<usize>) -> __m512 {
+        let Some(pixel) = pixel else { return _mm512_setzero_ps() };
+        let values = &self.pixels[pixel * self.stride + self.first..(pixel + 1) * self.stride];
+        let mask = ((1u32 << values.len().min(TILE)) - 1) as __mmask16;
+        // SAFETY: lanes beyond the values are not read.
+        unsafe { _mm512_maskz_loadu_ps(mask, values.as_ptr()) }
+    }
+}
+
+/// The left operand: the gradients at a band's places, zeros where there is no output; tile by tile of channels, and in
+/// each step by step.
+pub(super) struct Gradients {
+    numbers: Buffer,
+    /// Numbers from high to low parts.
+    low: usize,
+    /// Where each step begins in a tile of channels, in bytes.
+    steps: Vec<u32>,
+}
+
+impl Gradients {
+    pub(super) fn copy(dy: &[f32], grid: &Grid, band: &Band, shape: &ConvShape, is_shared: bool) -> Self {
+        let places = outputs(grid, band, shape);
+        let (steps, tiles) = (places.len() / DEPTH, shape.c_out.div_ceil(TILE));
+        let low = tiles * steps * TILE * DEPTH;
+        let mut numbers = Buffer::lend(low);
+        let parts = Parts::of(&mut numbers);
+        each(tiles, is_shared, |tile| {
+            let channels = Channels { pixels: dy, stride: shape.c_out, first: tile * TILE };
+            let start = parts.start().cast::<u16>().wrapping_add(tile * steps * TILE * DEPTH);
+            for (step, places) in places.chunks_exact(DEPTH).enumerate() {
+                // SAFETY: whoever asks for gradients runs on the tile unit; tiles have room of their own.
+                unsafe { transpose(channels, places, start.add(step * TILE * DEPTH), low) };
+            }
+        });
+        let steps = (0..steps).map(|step| (step * TILE * DEPTH * size_of::<u16>()) as u32).collect();
+        Self { numbers, low, steps }
+    }
+
+    pub(super) fn step_offsets(&self) -> &[u32] {
+        &self.steps
+    }
+
+    /// The tile that begins with a channel.
+    pub(super) fn tile(&self, channel: usize) -> *const u16 {
+        self.numbers.as_ptr().cast::<u16>().wrapping_add(channel * self.steps.len() * DEPTH)
+    }
+
+    pub(super) fn low_bytes(&self) -> usize {
+        self.low * size_of::<u16>()
+    }
+}
+
+/// One tile: a row of the places for each of sixteen channels.
+///
+/// # Safety
+/// The processor has the tile unit's vectors; there is room for a tile at `target` and `low` numbers further.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+unsafe fn transpose(channels: Channels<'_>, places: &[Option<usize>], target: *mut u16, low: usize) {
+    let mut halves = [[_mm512_setzero_si512(); TILE]; 2];
+    // Loops rather than closures, which would be compiled without the features.
+    for (half, places) in halves.iter_mut().zip(places.chunks_exact(TILE)) {
+        for (row, place) in half.iter_mut().zip(places) {
+            *row = _mm512_castps_si512(channels.load(*place));
+        }
+        // SAFETY: the processor's features are on.
+        *half = unsafe { transpose_pairs(*half) };
+    }
+    for row in 0..TILE {
+        // SAFETY: the processor's features are on; the caller vouches for the target.
+        unsafe {
+            let halves = Halves::of(_mm512_castsi512_ps(halves[0][row]), _mm512_castsi512_ps(halves[1][row]));
+            let target = target.add(row * DEPTH);
+            _mm512_storeu_si512(target.cast(), halves.high);
+            _mm512_storeu_si512(target.add(low).cast(), halves.low);
+        }
+    }
+}
+
+/// The output at each place of a band, and at those that fill the last step.
+fn outputs(grid: &Grid, band: &Band, shape: &ConvShape) -> Vec<Option<usize>> {
+    let mut places = vec![None; band.places(grid).next_multiple_of(DEPTH)];
+    for row in 0..band.places(grid) / grid.columns().max(1) {
+        let (image, output) = band.row(grid, row);
+        if output < shape.output[0] {
+            let first = (image * shape.output[0] + output) * shape.output[1];
+            for (column, place) in places[row * grid.columns()..][..shape.output[1]].iter_mut().enumerate() {
+                *place = Some(first + column);
+            }
+        }
+    }
+    places
+}
+
+/// The right operand: pairs of neighbouring pixels, zeros around the images included; for each phase, and for pairs
+/// that begin at even and at odd places, tile by tile of channels. A tap whose distance is odd reads the latter.
+pub(super) struct Inputs {
+    numbers: Buffer,
+    /// Numbers from high to low parts.
+    low: usize,
+    /// Between phases.
+    plane: usize,
+    /// Between even and odd pairs.
+    parity: usize,
+    /// Between tiles of channels.
+    tile: usize,
+}
+
+/// Numbers of a pair of sixteen channels: a row of a tile.
+const PAIR: usize = DEPTH;
+
+impl Inputs {
+    pub(super) fn copy(x: &[f32], grid: &Grid, band: &Band, shape: &ConvShape, is_shared: bool) -> Self {
+        // A tap's distance in a row, and the step that the last place is in.
+        let places = ((band.plane_rows(grid) + 1) * grid.columns() + DEPTH).next_multiple_of(2);
+        let tiles = shape.c_in.div_ceil(TILE);
+        let tile = places / 2 * PAIR;
+        let parity = tiles * tile;
+        let plane = 2 * parity;
+        let phases = grid.phases() * grid.column_phases();
+        let low = phases * plane;
+        let mut numbers = Buffer::lend(low);
+        let parts = Parts::of(&mut numbers);
+        for phase in 0..phases {
+            let pixels = inputs(grid, band, shape, phase, places + 1);
+            each(tiles, is_shared, |index| {
+                let channels = Channels { pixels: x, stride: shape.c_in, first: index * TILE };
+                let start = parts.start().cast::<u16>().wrapping_add(phase * plane + index * tile);
+                // SAFETY: whoever asks for inputs runs on the tile unit; tiles have room of their own.
+                unsafe { join(channels, &pixels, start, [parity, low]) };
+            });
+        }
+        Self { numbers, low, plane, parity, tile }
+    }
+
+    /// The tile that begins with a channel, from what the tap at an offset reads for the first place on.
+    pub(super) fn tile(&self, grid: &Grid, channel: usize, [row, column]: [isize; 2]) -> *const u16 {
+        let (phase, rows) = grid.tap_row(row);
+        let (column_phase, columns) = grid.tap_column_phase(column);
+        let distance = rows * grid.columns() + columns;
+        let start = (phase * grid.column_phases() + column_phase) * self.plane + channel / TILE * self.tile;
+        self.numbers.as_ptr().cast::<u16>().wrapping_add(start + distance % 2 * self.parity + distance / 2 * PAIR)
+    }
+
+    pub(super) fn tile_bytes(&self) -> usize {
+        self.tile * size_of::<u16>()
+    }
+
+    pub(super) fn low_bytes(&self) -> usize {
+        self.low * size_of::<u16>()
+    }
+}
+
+/// The pixel at each place of a phase; none where there are zeros.
+fn inputs(grid: &Grid, band: &Band, shape: &ConvShape, phase: usize, places: usize) -> Vec<Option<usize>> {
+    let (phase, column_phase) = (phase / grid.column_phases(), phase % grid.column_phases());
+    let mut pixels = vec![None; places];
+    for row in 0..band.plane_rows(grid) {
+        let (image, input) = band.row(grid, row);
+        let Some(input) = grid.input_row(phase, input, shape.input[0]) else { continue };
+        let first = (image * shape.input[0] + input) * shape.input[1];
+        for (column, pixel) in pixels[row * grid.columns()..][..grid.columns()].iter_mut().enumerate() {
+            let column = (column * grid.column_phases() + column_phase).checked_sub(grid.lead());
+            *pixel = column.filter(|&column| column < shape.input[1]).map(|column| first + column);
+        }
+    }
+    pixels
+}
+
+/// Pairs of all pixels, but for the last one: even ones at `target`, odd ones `parity` numbers further; low parts `low`
+/// numbers after the high ones.
+///
+/// # Safety
+/// The processor has the tile unit's vectors; there is room for the pairs.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+unsafe fn join(channels: Channels<'_>, pixels: &[Option<usize>], target: *mut u16, [parity, low]: [usize; 2]) {
+    // SAFETY: the processor's features are on; the caller vouches for the target.
+    unsafe {
+        let mut next = Halves::of(channels.load(pixels[0]), channels.load(pixels[1]));
+        for pair in 0..pixels.len() / 2 {
+            let this = next;
+            let following = &pixels[pixels.len().min(2 * pair + 2)..];
+            next = Halves::of(
+                channels.load(following.first().copied().flatten()),
+                channels.load(following.get(1).copied().flatten()),
+            );
+            let target = target.add(pair * PAIR);
+            let even = interleave(this);
+            _mm512_storeu_si512(target.cast(), even.high);
+            _mm512_storeu_si512(target.add(low).cast(), even.low);
+            let odd = interleave(this.shifted(next));
+            _mm512_storeu_si512(target.add(parity).cast(), odd.high);
+            _mm512_storeu_si512(target.add(parity + low).cast(), odd.low);
+        }
+    }
+}
