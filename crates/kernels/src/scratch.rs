@@ -30,7 +30,7 @@ struct Block {
 impl Block {
     fn new(len: usize) -> Self {
         let bytes = len.max(1) * size_of::<f32>();
-        let align = if bytes >= LARGE_PAGE / 2 { LARGE_PAGE } else { LINE_BYTES };
+        let align = if bytes >= LARGE_PAGE / 8 { LARGE_PAGE } else { LINE_BYTES };
         let layout = Layout::from_size_align(bytes.next_multiple_of(align), align);
         let layout = layout.unwrap_or_else(|_| handle_alloc_error(Layout::new::<f32>()));
         // SAFETY: the size is not zero.

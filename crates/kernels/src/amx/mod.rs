@@ -12,7 +12,7 @@ mod product;
 mod split;
 
 pub(crate) use product::{DEPTH, Product, TILE, Tiles};
-pub(crate) use split::{Halves, interleave, split, split_few, split_pixels, transpose_pairs};
+pub(crate) use split::{Halves, interleave, split, split_few, split_pixel, transpose_pairs};
 
 use std::sync::OnceLock;
 

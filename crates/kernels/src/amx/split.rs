@@ -99,20 +99,21 @@ pub(crate) unsafe fn split_few(values: *const f32, len: usize, width: usize, hig
     }
 }
 
-/// Splits 32 channels, from `values` on, of pixels that lie `stride` values apart.
+/// Splits a pixel's channels in chunks of 32 that lie `chunk` numbers apart. The last chunk begins early rather than
+/// reach beyond the channels, of which there are 32 at least.
 ///
 /// # Safety
-/// As [`split`], for 32 numbers of each pixel.
+/// As [`split`], for all chunks.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-pub(crate) unsafe fn split_pixels(values: *const f32, stride: usize, pixels: usize, high: *mut u16, low: *mut u16) {
-    for pixel in 0..pixels {
+pub(crate) unsafe fn split_pixel(values: *const f32, channels: usize, chunk: usize, high: *mut u16, low: *mut u16) {
+    for index in 0..channels.div_ceil(32) {
         // SAFETY: the caller's.
         unsafe {
-            let values = values.add(pixel * stride);
+            let values = values.add((index * 32).min(channels - 32));
             let halves = Halves::of(_mm512_loadu_ps(values), _mm512_loadu_ps(values.add(16)));
-            _mm512_storeu_si512(high.add(pixel * 32).cast(), halves.high);
-            _mm512_storeu_si512(low.add(pixel * 32).cast(), halves.low);
+            _mm512_storeu_si512(high.add(index * chunk).cast(), halves.high);
+            _mm512_storeu_si512(low.add(index * chunk).cast(), halves.low);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The pass over bands: a copy of the pixels in two parts, then tiles of outputs.
 
 use super::grid::{Band, Grid, bands};
-use super::weights::{Layout, Panel, Steps, Weights, chunks, panels};
+use super::weights::{Layout, Panel, Steps, Weights, panels};
 use crate::amx::{self, DEPTH, Product, TILE, Tiles};
 use crate::build::{Parts, build_parts};
 use crate::conv::pass::Pass;
@@ -97,35 +97,36 @@ impl BandWork<'_> {
         let mut numbers = Buffer::lend(low);
         let start = numbers.as_mut_ptr().cast::<u16>();
         for phase in 0..grid.phases() {
-            for (chunk, first) in chunks(self.pass.inputs).enumerate() {
-                // SAFETY: the chunk has these rows, and room for the zeros that the last one finds after it.
-                unsafe {
-                    let plane = start.add(phase * layout.plane + chunk * layout.chunk);
-                    for row in 0..rows {
-                        self.copy_row(phase, row, first, plane.add(row * layout.pitch), low);
-                    }
-                    self.clear(plane.add(rows * layout.pitch), grid.lead(), low);
+            // SAFETY: the plane has these rows, and each chunk room for the zeros that the last one finds after it.
+            unsafe {
+                let plane = start.add(phase * layout.plane);
+                for row in 0..rows {
+                    self.copy_row(phase, row, plane.add(row * layout.pitch), low);
                 }
+                self.clear(plane.add(rows * layout.pitch), grid.lead(), low);
             }
         }
         Copy { numbers, low }
     }
 
     /// # Safety
-    /// There is room for the pixels at `target`, and `low` numbers further.
+    /// There is room for the pixels at `target`, and `low` numbers further, in every chunk.
     unsafe fn clear(&self, target: *mut u16, pixels: usize, low: usize) {
-        // SAFETY: the caller's.
-        unsafe {
-            target.write_bytes(0, pixels * self.layout.pixel);
-            target.add(low).write_bytes(0, pixels * self.layout.pixel);
+        for chunk in 0..self.pass.inputs.div_ceil(DEPTH) {
+            // SAFETY: the caller's.
+            unsafe {
+                let target = target.add(chunk * self.layout.chunk);
+                target.write_bytes(0, pixels * self.layout.pixel);
+                target.add(low).write_bytes(0, pixels * self.layout.pixel);
+            }
         }
     }
 
-    /// A row of a plane, from channel `first` on.
+    /// A row of a plane.
     ///
     /// # Safety
-    /// There is room for a row at `target`, and `low` numbers further.
-    unsafe fn copy_row(&self, phase: usize, row: usize, first: usize, target: *mut u16, low: usize) {
+    /// There is room for a row at `target`, and `low` numbers further, in every chunk.
+    unsafe fn copy_row(&self, phase: usize, row: usize, target: *mut u16, low: usize) {
         let (grid, pixel, channels) = (self.grid, self.layout.pixel, self.pass.inputs);
         let [height, width] = self.pass.source;
         let (image, row) = self.band.row(grid, row);
@@ -139,13 +140,14 @@ impl BandWork<'_> {
             self.clear(target.add(width * pixel), grid.pitch() - grid.lead() - width, low);
             let source = self.source[(image * height + row) * width * channels..][..width * channels].as_ptr();
             if pixel == channels {
-                amx::split(source, width * channels, target, target.add(low));
-            } else if channels >= DEPTH {
-                amx::split_pixels(source.add(first), channels, width, target, target.add(low));
-            } else {
-                for place in 0..width {
-                    let target = target.add(place * pixel);
-                    amx::split_few(source.add(place * channels), channels, pixel, target, target.add(low));
+                return amx::split(source, width * channels, target, target.add(low));
+            }
+            for place in 0..width {
+                let (source, target) = (source.add(place * channels), target.add(place * pixel));
+                if channels >= DEPTH {
+                    amx::split_pixel(source, channels, self.layout.chunk, target, target.add(low));
+                } else {
+                    amx::split_few(source, channels, pixel, target, target.add(low));
                 }
             }
         }

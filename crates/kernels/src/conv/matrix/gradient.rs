@@ -13,22 +13,22 @@ use crate::conv::shape::ConvShape;
 use crate::conv::window::Window;
 use crate::conv::{num_runs, sum_in_order};
 
-/// Sums of a run at most, so that each run may have its own: half a mebibyte.
-const OWN_SUMS: usize = 128 * 1024;
+/// Sums of a run at most, so that each run may have its own: a mebibyte.
+const OWN_SUMS: usize = 256 * 1024;
 
 /// Bytes of a band's copies, about, where one thread works on it alone.
-const BAND_BYTES: usize = 1024 * 1024;
+const BAND_BYTES: usize = 1280 * 1024;
 
-/// Places of a band at most where threads share the sums. The gradients of [`PANELS`] panels of outputs then stay in the
-/// second-level cache while pixels of one panel of inputs after the other pass by; fewer places would mean more
-/// passes over the sums.
-const MOST_PLACES: usize = 2048;
+/// Places of a band at most where threads share the sums. The pixels of [`PANELS`] panels of inputs then stay in the
+/// second-level cache while gradients of one panel of outputs after the other pass by, which are half as many numbers;
+/// fewer places would mean more passes over the sums.
+const MOST_PLACES: usize = 2304;
 
-/// Panels of outputs that are computed together.
+/// Panels of inputs that are computed together.
 const PANELS: usize = 2;
 
-/// Panels of inputs of a task: few enough that all threads have some.
-const TASK_INPUTS: usize = 4;
+/// Panels of outputs of a task: few enough that all threads have some.
+const TASK_OUTPUTS: usize = 8;
 
 /// Gradient of the weights, OIHW.
 ///
@@ -108,17 +108,17 @@ impl<'a> Work<'a> {
         sums
     }
 
-    /// All blocks of the sums: in each task those of a few panels of outputs, by panels of inputs.
+    /// All blocks of the sums: in each task those of a few panels of inputs, by panels of outputs.
     fn tasks(&self) -> Vec<Vec<Block>> {
         let outputs: Vec<Panel> = panels(self.shape.c_out).collect();
         let inputs: Vec<Panel> = panels(self.shape.c_in).collect();
         let task = |outputs: &[Panel], inputs: &[Panel]| {
             let blocks =
-                inputs.iter().flat_map(|&inputs| outputs.iter().map(move |&outputs| Block { outputs, inputs }));
+                outputs.iter().flat_map(|&outputs| inputs.iter().map(move |&inputs| Block { outputs, inputs }));
             blocks.collect()
         };
-        let groups = outputs.chunks(PANELS);
-        groups.flat_map(|outputs| inputs.chunks(TASK_INPUTS).map(move |inputs| task(outputs, inputs))).collect()
+        let groups = inputs.chunks(PANELS);
+        groups.flat_map(|inputs| outputs.chunks(TASK_OUTPUTS).map(move |outputs| task(outputs, inputs))).collect()
     }
 
     /// Adds a band to the sums of a block, for every tap.

@@ -29,7 +29,7 @@ pub(super) fn covers(shape: &ConvShape) -> bool {
 /// Whether the gradient of the weights is worth its copies: sixteen inputs fill a tile.
 pub(super) fn covers_weight_gradient(shape: &ConvShape) -> bool {
     /// Channels at least.
-    const LEAST: usize = 8;
+    const LEAST: usize = 16;
 
     covers(shape) && shape.c_in >= LEAST
 }

@@ -9,35 +9,62 @@ use crate::amx::{DEPTH, Halves, TILE, interleave, transpose_pairs};
 use crate::build::Parts;
 use crate::conv::shape::ConvShape;
 use crate::scratch::Buffer;
+use crate::tile::prefetch;
 
-/// Calls `work` for each index, on all threads if `is_shared`.
+/// Calls `work` for each index of a step, on all threads if `is_shared`.
+///
+/// Step by step, and in each tile by tile of channels: a pixel's channels lie side by side in memory.
 fn each(count: usize, is_shared: bool, work: impl Fn(usize) + Send + Sync) {
+    /// Steps that a thread takes at once at least.
+    const LEAST: usize = 4;
+
     if is_shared {
-        (0..count).into_par_iter().with_max_len(1).for_each(work);
+        (0..count).into_par_iter().with_min_len(LEAST).for_each(work);
     } else {
         (0..count).for_each(work);
     }
 }
 
-/// Sixteen channels of pixels.
+/// Where a pixel's values begin, in values; [`NONE`] for zeros.
+type Pixel = usize;
+
+/// No pixel.
+const NONE: Pixel = usize::MAX;
+
+/// Up to sixteen channels of pixels.
 #[derive(Clone, Copy)]
-struct Channels<'a> {
-    pixels: &'a [f32],
-    /// Values of a pixel.
-    stride: usize,
-    first: usize,
+struct Channels {
+    /// The first channel of the first pixel.
+    start: *const f32,
+    mask: __mmask16,
 }
 
-impl Channels<'_> {
+impl Channels {
+    /// Those from `first` on; `pixels` have `count` channels.
+    fn new(pixels: &[f32], count: usize, first: usize) -> Self {
+        let mask = ((1u32 << (count - first).min(TILE)) - 1) as __mmask16;
+        Self { start: pixels.as_ptr().wrapping_add(first), mask }
+    }
+
+    /// Asks for what the next step will load: its pixels are too far apart for the processor to foresee.
+    fn prefetch(&self, pixels: &[Pixel]) {
+        for &pixel in pixels.iter().take(DEPTH) {
+            prefetch(self.start.wrapping_add(pixel));
+        }
+    }
+
     /// Zeros for no pixel, and beyond the channels.
+    ///
+    /// # Safety
+    /// The processor has AVX-512 F; the pixel is one of those that this was made of, or none.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    fn load(&self, pixel: Option<usize>) -> __m512 {
-        let Some(pixel) = pixel else { return _mm512_setzero_ps() };
-        let values = &self.pixels[pixel * self.stride + self.first..(pixel + 1) * self.stride];
-        let mask = ((1u32 << values.len().min(TILE)) - 1) as __mmask16;
-        // SAFETY: lanes beyond the values are not read.
-        unsafe { _mm512_maskz_loadu_ps(mask, values.as_ptr()) }
+    unsafe fn load(&self, pixel: Pixel) -> __m512 {
+        static ZEROS: [f32; TILE] = [0.0; TILE];
+
+        let values = if pixel == NONE { ZEROS.as_ptr() } else { self.start.wrapping_add(pixel) };
+        // SAFETY: lanes beyond the pixel's channels are not read.
+        unsafe { _mm512_maskz_loadu_ps(self.mask, values) }
     }
 }
 
@@ -58,12 +85,13 @@ impl Gradients {
         let low = tiles * steps * TILE * DEPTH;
         let mut numbers = Buffer::lend(low);
         let parts = Parts::of(&mut numbers);
-        each(tiles, is_shared, |tile| {
-            let channels = Channels { pixels: dy, stride: shape.c_out, first: tile * TILE };
-            let start = parts.start().cast::<u16>().wrapping_add(tile * steps * TILE * DEPTH);
-            for (step, places) in places.chunks_exact(DEPTH).enumerate() {
-                // SAFETY: whoever asks for gradients runs on the tile unit; tiles have room of their own.
-                unsafe { transpose(channels, places, start.add(step * TILE * DEPTH), low) };
+        each(steps, is_shared, |step| {
+            for tile in 0..tiles {
+                let channels = Channels::new(dy, shape.c_out, tile * TILE);
+                let target = parts.start().cast::<u16>().wrapping_add((tile * steps + step) * TILE * DEPTH);
+                // SAFETY: whoever asks for gradients runs on the tile unit; tiles have room of their own in each step.
+                unsafe { transpose(channels, &places[step * DEPTH..][..DEPTH], target, low) };
+                channels.prefetch(&places[(step + 1) * DEPTH..]);
             }
         });
         let steps = (0..steps).map(|step| (step * TILE * DEPTH * size_of::<u16>()) as u32).collect();
@@ -87,14 +115,15 @@ impl Gradients {
 /// One tile: a row of the places for each of sixteen channels.
 ///
 /// # Safety
-/// The processor has the tile unit's vectors; there is room for a tile at `target` and `low` numbers further.
+/// The processor has the tile unit's vectors, `places` are of the channels' pixels; there is room for a tile at `target` and `low` numbers further.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn transpose(channels: Channels<'_>, places: &[Option<usize>], target: *mut u16, low: usize) {
+unsafe fn transpose(channels: Channels, places: &[Pixel], target: *mut u16, low: usize) {
     let mut halves = [[_mm512_setzero_si512(); TILE]; 2];
     // Loops rather than closures, which would be compiled without the features.
     for (half, places) in halves.iter_mut().zip(places.chunks_exact(TILE)) {
         for (row, place) in half.iter_mut().zip(places) {
-            *row = _mm512_castps_si512(channels.load(*place));
+            // SAFETY: the caller vouches for the pixels.
+            *row = _mm512_castps_si512(unsafe { channels.load(*place) });
         }
         // SAFETY: the processor's features are on.
         *half = unsafe { transpose_pairs(*half) };
@@ -111,14 +140,14 @@ unsafe fn transpose(channels: Channels<'_>, places: &[Option<usize>], target: *m
 }
 
 /// The output at each place of a band, and at those that fill the last step.
-fn outputs(grid: &Grid, band: &Band, shape: &ConvShape) -> Vec<Option<usize>> {
-    let mut places = vec![None; band.places(grid).next_multiple_of(DEPTH)];
+fn outputs(grid: &Grid, band: &Band, shape: &ConvShape) -> Vec<Pixel> {
+    let mut places = vec![NONE; band.places(grid).next_multiple_of(DEPTH)];
     for row in 0..band.places(grid) / grid.columns().max(1) {
         let (image, output) = band.row(grid, row);
         if output < shape.output[0] {
             let first = (image * shape.output[0] + output) * shape.output[1];
             for (column, place) in places[row * grid.columns()..][..shape.output[1]].iter_mut().enumerate() {
-                *place = Some(first + column);
+                *place = (first + column) * shape.c_out;
             }
         }
     }
@@ -145,7 +174,7 @@ const PAIR: usize = DEPTH;
 impl Inputs {
     pub(super) fn copy(x: &[f32], grid: &Grid, band: &Band, shape: &ConvShape, is_shared: bool) -> Self {
         // A tap's distance in a row, and the step that the last place is in.
-        let places = ((band.plane_rows(grid) + 1) * grid.columns() + DEPTH).next_multiple_of(2);
+        let places = ((band.plane_rows(grid) + 1) * grid.columns() + DEPTH).next_multiple_of(DEPTH);
         let tiles = shape.c_in.div_ceil(TILE);
         let tile = places / 2 * PAIR;
         let parity = tiles * tile;
@@ -156,11 +185,16 @@ impl Inputs {
         let parts = Parts::of(&mut numbers);
         for phase in 0..phases {
             let pixels = inputs(grid, band, shape, phase, places + 1);
-            each(tiles, is_shared, |index| {
-                let channels = Channels { pixels: x, stride: shape.c_in, first: index * TILE };
-                let start = parts.start().cast::<u16>().wrapping_add(phase * plane + index * tile);
-                // SAFETY: whoever asks for inputs runs on the tile unit; tiles have room of their own.
-                unsafe { join(channels, &pixels, start, [parity, low]) };
+            each(places / DEPTH, is_shared, |step| {
+                let step_pixels = &pixels[step * DEPTH..][..DEPTH + 1];
+                for index in 0..tiles {
+                    let channels = Channels::new(x, shape.c_in, index * TILE);
+                    let start = phase * plane + index * tile + step * DEPTH / 2 * PAIR;
+                    let target = parts.start().cast::<u16>().wrapping_add(start);
+                    // SAFETY: whoever asks for inputs runs on the tile unit; tiles have room of their own in each step.
+                    unsafe { join(channels, step_pixels, target, [parity, low]) };
+                    channels.prefetch(&pixels[(step + 1) * DEPTH..]);
+                }
             });
         }
         Self { numbers, low, plane, parity, tile }
@@ -185,38 +219,37 @@ impl Inputs {
 }
 
 /// The pixel at each place of a phase; none where there are zeros.
-fn inputs(grid: &Grid, band: &Band, shape: &ConvShape, phase: usize, places: usize) -> Vec<Option<usize>> {
+fn inputs(grid: &Grid, band: &Band, shape: &ConvShape, phase: usize, places: usize) -> Vec<Pixel> {
     let (phase, column_phase) = (phase / grid.column_phases(), phase % grid.column_phases());
-    let mut pixels = vec![None; places];
+    let mut pixels = vec![NONE; places];
     for row in 0..band.plane_rows(grid) {
         let (image, input) = band.row(grid, row);
         let Some(input) = grid.input_row(phase, input, shape.input[0]) else { continue };
         let first = (image * shape.input[0] + input) * shape.input[1];
         for (column, pixel) in pixels[row * grid.columns()..][..grid.columns()].iter_mut().enumerate() {
-            let column = (column * grid.column_phases() + column_phase).checked_sub(grid.lead());
-            *pixel = column.filter(|&column| column < shape.input[1]).map(|column| first + column);
+            let column = (column * grid.column_phases() + column_phase).wrapping_sub(grid.lead());
+            if column < shape.input[1] {
+                *pixel = (first + column) * shape.c_in;
+            }
         }
     }
     pixels
 }
 
-/// Pairs of all pixels, but for the last one: even ones at `target`, odd ones `parity` numbers further; low parts `low`
-/// numbers after the high ones.
+/// Pairs of the pixels, the last of which only ends an odd one: even pairs at `target`, odd ones `parity` numbers
+/// further; low parts `low` numbers after the high ones.
 ///
 /// # Safety
-/// The processor has the tile unit's vectors; there is room for the pairs.
+/// The processor has the tile unit's vectors, the pixels are of the channels; there is room for the pairs.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn join(channels: Channels<'_>, pixels: &[Option<usize>], target: *mut u16, [parity, low]: [usize; 2]) {
+unsafe fn join(channels: Channels, pixels: &[Pixel], target: *mut u16, [parity, low]: [usize; 2]) {
     // SAFETY: the processor's features are on; the caller vouches for the target.
     unsafe {
         let mut next = Halves::of(channels.load(pixels[0]), channels.load(pixels[1]));
-        for pair in 0..pixels.len() / 2 {
+        for (pair, following) in pixels[2..].chunks(2).enumerate() {
             let this = next;
-            let following = &pixels[pixels.len().min(2 * pair + 2)..];
-            next = Halves::of(
-                channels.load(following.first().copied().flatten()),
-                channels.load(following.get(1).copied().flatten()),
-            );
+            let last = following.get(1).copied().unwrap_or(NONE);
+            next = Halves::of(channels.load(following[0]), channels.load(last));
             let target = target.add(pair * PAIR);
             let even = interleave(this);
             _mm512_storeu_si512(target.cast(), even.high);

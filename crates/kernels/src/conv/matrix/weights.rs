@@ -30,11 +30,6 @@ pub(super) struct Layout {
     pub(super) plane: usize,
 }
 
-/// First channel of each chunk: the last chunk begins early rather than reach beyond the channels.
-pub(super) fn chunks(channels: usize) -> impl Iterator<Item = usize> {
-    (0..channels).step_by(DEPTH).map(move |first| first.min(channels.saturating_sub(DEPTH)))
-}
-
 /// One step of the shared axis.
 pub(super) struct Step {
     /// Where it begins from an output's own place, in numbers.
@@ -58,7 +53,9 @@ impl Steps {
         let per_run = if merge { columns.len().max(1) } else { 1 };
         let depth = (per_run * layout.pixel).min(DEPTH);
         let mut steps = Vec::new();
-        for (chunk, first) in chunks(pass.inputs).enumerate() {
+        for chunk in 0..pass.inputs.div_ceil(DEPTH) {
+            // The last chunk begins early rather than reach beyond the channels.
+            let first = (chunk * DEPTH).min(pass.inputs.saturating_sub(DEPTH));
             for row in &window.rows.taps {
                 let (phase, distance) = grid.tap_row(row.offset);
                 for taps in columns.chunks(per_run) {
