@@ -66,7 +66,7 @@ pub use conv::conv2d;
 pub use error::KernelError;
 pub use flatten::flatten_chw;
 pub use geometry::{ConvGeometry, Padding, PoolGeometry, Rounding};
-pub use graph::{backward, consists_of_own_ops, without_history};
+pub use graph::{backward, backward_with, consists_of_own_ops, without_history};
 pub use linear::linear;
 pub use loss::{cross_entropy, cross_entropy_soft};
 pub use memory::keep_freed_memory;

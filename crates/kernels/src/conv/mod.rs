@@ -1,9 +1,10 @@
-//! Convolution: the op, and the choice of algorithm for each of its three passes: Winograd's where it pays, else
-//! products of taps. The choice depends on the shape alone.
+//! Convolution: the op, and the choice of algorithm for each of its three passes: products of taps on the tile unit
+//! where the CPU path has it, else Winograd's where it pays, else products of taps in vectors. The choice depends on path
+//! and shape alone.
 
-mod direct;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-mod matrix;
+mod amx;
+mod direct;
 mod pass;
 mod pointwise;
 mod shape;
@@ -17,7 +18,6 @@ use crate::build::nth_chunk;
 use crate::geometry::ConvGeometry;
 use crate::graph::{Gradient, Operation, attach, wanted};
 use crate::reduce::{Lanes, column_sums};
-use crate::simd::{self, CpuPath};
 use crate::storage::{require_f32, require_shape, tensor, view};
 use shape::ConvShape;
 use winograd::Direction;
@@ -73,8 +73,9 @@ impl Algorithm {
 }
 
 fn forward(x: &[f32], w: &[f32], bias: Option<&[f32]>, shape: &ConvShape) -> Vec<f32> {
-    if simd::selected().path() == CpuPath::Amx && matrix::covers(shape) {
-        return matrix::forward(x, w, bias, shape);
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    if amx::covers(shape) {
+        return amx::forward(x, w, bias, shape);
     }
     match Algorithm::of(shape) {
         Algorithm::Winograd => winograd::forward(x, w, bias, shape, Direction::Forward),
@@ -84,8 +85,9 @@ fn forward(x: &[f32], w: &[f32], bias: Option<&[f32]>, shape: &ConvShape) -> Vec
 }
 
 fn input_gradient(dy: &[f32], w: &[f32], shape: &ConvShape) -> Vec<f32> {
-    if simd::selected().path() == CpuPath::Amx && matrix::covers(shape) {
-        return matrix::input_gradient(dy, w, shape);
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    if amx::covers(shape) {
+        return amx::input_gradient(dy, w, shape);
     }
     if let Some(reversed) = shape.reversed().filter(winograd::covers) {
         return winograd::forward(dy, w, None, &reversed, Direction::Backward);
@@ -97,8 +99,9 @@ fn input_gradient(dy: &[f32], w: &[f32], shape: &ConvShape) -> Vec<f32> {
 }
 
 fn weight_gradient(x: &[f32], dy: &[f32], shape: &ConvShape) -> Vec<f32> {
-    if simd::selected().path() == CpuPath::Amx && matrix::covers_weight_gradient(shape) {
-        return matrix::weight_gradient(x, dy, shape);
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    if amx::covers_weight_gradient(shape) {
+        return amx::weight_gradient(x, dy, shape);
     }
     match Algorithm::of(shape) {
         Algorithm::Winograd => winograd::weight_gradient(x, dy, shape),

@@ -23,7 +23,7 @@ pub(crate) use gradient::{Gradient, wanted};
 use history::is_off;
 pub use history::without_history;
 use node::Node;
-pub use walk::{backward, consists_of_own_ops};
+pub use walk::{backward, backward_with, consists_of_own_ops};
 
 /// The way back through one op whose result is computed before.
 pub(crate) trait Operation: Send + Sync + 'static {

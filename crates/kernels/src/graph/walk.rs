@@ -8,7 +8,7 @@ use super::gradient::Gradient;
 use super::node::Node;
 use crate::build::build;
 use crate::reduce::Lanes;
-use crate::storage::tensor;
+use crate::storage::{require_shape, tensor};
 
 /// The gradients of every variable that `loss` depends on; that of `loss` itself starts as 1 everywhere.
 ///
@@ -27,13 +27,25 @@ use crate::storage::tensor;
 /// # Errors
 /// Those of the ops' gradients.
 pub fn backward(loss: Tensor) -> Result<GradStore> {
-    let Some(steps) = steps_to(&loss) else {
-        return loss.backward();
-    };
     let ones = build(loss.elem_count(), Lanes::new(1).chunk(), |_, ones| ones.fill(1.0));
-    let one = tensor(ones, loss.shape())?;
-    let waiting = HashMap::from([(loss.id(), one.into())]);
-    drop(loss);
+    let ones = tensor(ones, loss.shape())?;
+    backward_with(loss, ones)
+}
+
+/// As [`backward`], from the gradient of something that was computed from `y`.
+///
+/// # Shapes
+/// `y`: any; `gradient`: the same; f32.
+///
+/// # Errors
+/// Shapes that differ, and those of the ops' gradients.
+pub fn backward_with(y: Tensor, gradient: Tensor) -> Result<GradStore> {
+    require_shape("backward_with", "gradient", &gradient, y.dims(), "that of y")?;
+    let Some(steps) = steps_to(&y) else {
+        return (y * gradient)?.sum_all()?.backward();
+    };
+    let waiting = HashMap::from([(y.id(), gradient.contiguous()?.into())]);
+    drop(y);
     walk(steps, waiting)
 }
 

@@ -81,6 +81,7 @@ pub(crate) trait InstructionSet {
 pub(crate) struct TileSize {
     pub(crate) rows: usize,
     pub(crate) vectors: usize,
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "the portable set has one vector"))]
     pub(crate) narrow: bool,
     /// Whether the left matrix lies with its columns in rows.
     pub(crate) transposed: bool,

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use anyhow::Result;
 use candle_core::{Device, Tensor, Var};
 use serde_json::{Value, json};
-use taper_kernels::{ConvGeometry, backward, conv2d};
+use taper_kernels::{ConvGeometry, backward_with, conv2d};
 
 use crate::network::Model;
 use crate::peak;
@@ -65,11 +65,18 @@ fn time_passes(case: &ConvCase, batch: usize, repetitions: usize) -> Result<Pass
         None
     } else {
         let x = Var::from_tensor(&x)?;
-        Some(median_seconds(repetitions, || Ok(conv2d(&x, &w, None, &geometry)?), |y| Ok(backward(y)?))?)
+        Some(time_backward(repetitions, || Ok(conv2d(&x, &w, None, &geometry)?))?)
     };
     let w = Var::from_tensor(&w)?;
-    let weight_gradient = median_seconds(repetitions, || Ok(conv2d(&x, &w, None, &geometry)?), |y| Ok(backward(y)?))?;
+    let weight_gradient = time_backward(repetitions, || Ok(conv2d(&x, &w, None, &geometry)?))?;
     Ok(Passes { forward, input_gradient, weight_gradient })
+}
+
+/// Seconds from the gradient of an op's result to those of its variables.
+fn time_backward(repetitions: usize, forward: impl Fn() -> Result<Tensor>) -> Result<f64> {
+    let y = forward()?;
+    let gradient = Tensor::randn(0f32, 1f32, y.dims(), &Device::Cpu)?;
+    median_seconds(repetitions, forward, |y| Ok(backward_with(y, gradient.clone())?))
 }
 
 fn line(args: &Args, batch: usize, case: &ConvCase, passes: &Passes, flops: f64, peak: f64) -> Value {

@@ -4,10 +4,11 @@
 use rayon::prelude::*;
 
 use super::grid::{Band, Grid, bands};
+use super::source::Source;
 use super::transposed::{Gradients, Inputs};
 use super::weights::{Panel, panels};
 use crate::amx::{DEPTH, Product, TILE, Tiles};
-use crate::build::{Parts, build};
+use crate::build::Parts;
 use crate::conv::pass::Pass;
 use crate::conv::shape::ConvShape;
 use crate::conv::window::Window;
@@ -36,6 +37,7 @@ const TASK_OUTPUTS: usize = 8;
 /// sums among them, band after band.
 pub(in crate::conv) fn weight_gradient(x: &[f32], dy: &[f32], shape: &ConvShape) -> Vec<f32> {
     let work = Work::new(x, dy, shape);
+    let shape = &work.source.shape;
     let is_shared = work.len() > OWN_SUMS;
     let bytes = (shape.c_in + shape.c_out) * 2 * size_of::<u16>();
     let places = if is_shared { MOST_PLACES } else { (BAND_BYTES / bytes).min(MOST_PLACES) };
@@ -44,25 +46,13 @@ pub(in crate::conv) fn weight_gradient(x: &[f32], dy: &[f32], shape: &ConvShape)
     let runs = if is_shared { 1 } else { num_runs(shape.images * shape.output_pixels()).min(bands.len()) };
     let run = bands.len().div_ceil(runs.max(1)).max(1);
     let partials = bands.par_chunks(run).with_max_len(1).map(|bands| work.sum(bands, is_shared)).collect();
-    to_parameter(&sum_in_order(partials, work.len()), shape, work.padded)
-}
-
-/// From `[tap, output, input]` to OIHW.
-fn to_parameter(sums: &[f32], shape: &ConvShape, [outputs, inputs]: [usize; 2]) -> Vec<f32> {
-    let taps = shape.taps();
-    build(shape.c_out * shape.c_in * taps, shape.c_in * taps, |output, dw| {
-        for tap in 0..taps {
-            let sums = &sums[(tap * outputs + output) * inputs..][..shape.c_in];
-            dw[tap..].iter_mut().step_by(taps).zip(sums).for_each(|(target, sum)| *target = *sum);
-        }
-    })
+    work.source.to_parameter(&sum_in_order(partials, work.len()), work.padded)
 }
 
 /// What the gradient is computed from.
 struct Work<'a> {
-    x: &'a [f32],
+    source: Source<'a>,
     dy: &'a [f32],
-    shape: &'a ConvShape,
     window: Window,
     grid: Grid,
     /// Outputs and inputs with room for whole tiles.
@@ -70,25 +60,28 @@ struct Work<'a> {
 }
 
 impl<'a> Work<'a> {
-    fn new(x: &'a [f32], dy: &'a [f32], shape: &'a ConvShape) -> Self {
+    fn new(x: &'a [f32], dy: &'a [f32], shape: &ConvShape) -> Self {
+        let source = Source::new(x, shape);
+        let shape = &source.shape;
         let window = Window::forward(shape);
         let grid = Grid::new(std::slice::from_ref(&window), shape.input);
         let padded = [shape.c_out, shape.c_in].map(|channels| channels.next_multiple_of(TILE));
-        Self { x, dy, shape, window, grid, padded }
+        Self { dy, window, grid, padded, source }
     }
 
     /// Elements of the sums, `[tap, output, input]`.
     fn len(&self) -> usize {
-        self.shape.taps() * self.padded[0] * self.padded[1]
+        self.source.shape.taps() * self.padded[0] * self.padded[1]
     }
 
     /// The sums over some bands, one after the other.
     fn sum(&self, bands: &[Band], is_shared: bool) -> Vec<f32> {
         let mut sums = vec![0.0; self.len()];
         let tasks = self.tasks();
+        let has_odd = Inputs::has_odd(&self.grid, &self.window);
         for band in bands {
-            let inputs = Inputs::copy(self.x, &self.grid, band, self.shape, is_shared);
-            let gradients = Gradients::copy(self.dy, &self.grid, band, self.shape, is_shared);
+            let inputs = Inputs::copy(&self.source, &self.grid, band, has_odd, is_shared);
+            let gradients = Gradients::copy(self.dy, &self.grid, band, &self.source.shape, is_shared);
             let parts = Parts::of(&mut sums);
             let add = |task: &Vec<Block>| {
                 // SAFETY: the pass comes here only where the unit is available, and nothing else runs on this thread
@@ -110,8 +103,8 @@ impl<'a> Work<'a> {
 
     /// All blocks of the sums: in each task those of a few panels of inputs, by panels of outputs.
     fn tasks(&self) -> Vec<Vec<Block>> {
-        let outputs: Vec<Panel> = panels(self.shape.c_out).collect();
-        let inputs: Vec<Panel> = panels(self.shape.c_in).collect();
+        let outputs: Vec<Panel> = panels(self.source.shape.c_out).collect();
+        let inputs: Vec<Panel> = panels(self.source.shape.c_in).collect();
         let task = |outputs: &[Panel], inputs: &[Panel]| {
             let blocks =
                 outputs.iter().flat_map(|&outputs| inputs.iter().map(move |&inputs| Block { outputs, inputs }));

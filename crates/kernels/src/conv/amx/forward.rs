@@ -1,6 +1,7 @@
 //! The pass over bands: a copy of the pixels in two parts, then tiles of outputs.
 
 use super::grid::{Band, Grid, bands};
+use super::places::{PlaceTile, Places};
 use super::weights::{Layout, Panel, Steps, Weights, panels};
 use crate::amx::{self, DEPTH, Product, TILE, Tiles};
 use crate::build::{Parts, build_parts};
@@ -23,12 +24,8 @@ pub(super) fn run(pass: &Pass, source: &[f32], w: &[f32], bias: Option<&[f32]>, 
     let pixel = pass.inputs.next_multiple_of(2).min(DEPTH);
     let (pitch, chunks) = (grid.pitch() * pixel, pass.inputs.div_ceil(DEPTH));
     let row_bytes = grid.phases() * chunks * pitch * 2 * size_of::<u16>();
-    let bands = bands(
-        pass,
-        &grid,
-        (BAND_BYTES / row_bytes.max(1)).max(1),
-        (BANDS_PER_THREAD * rayon::current_num_threads()).min(most_bands(pass)),
-    );
+    let least = BANDS_PER_THREAD * rayon::current_num_threads();
+    let bands = bands(pass, &grid, (BAND_BYTES / row_bytes.max(1)).max(1), least.min(most_bands(pass)));
     let len = pass.images * pass.target[0] * pass.target[1] * pass.outputs;
     let rows = bands.iter().map(|band| band.plane_rows(&grid)).max().unwrap_or(0);
     // One layout for all bands: steps are distances in it.
@@ -42,13 +39,22 @@ pub(super) fn run(pass: &Pass, source: &[f32], w: &[f32], bias: Option<&[f32]>, 
             (window, steps, weights)
         })
         .collect();
-    // SAFETY: every output belongs to one window and one band.
+    // Few bands share each the panels of outputs among threads, which costs a copy more.
+    let panels: Vec<Panel> = panels(pass.outputs).collect();
+    let shares = least.div_ceil(bands.len().max(1)).clamp(1, panels.len());
+    let share = panels.len().div_ceil(shares);
+    // SAFETY: every output belongs to one window, one band and one panel.
     unsafe {
-        build_parts(len, bands.len(), |index, y| {
-            let work = BandWork { pass, grid: &grid, layout, band: &bands[index], source, bias, y };
+        build_parts(len, bands.len() * shares, |index, y| {
+            let work = BandWork { pass, grid: &grid, layout, band: &bands[index / shares], source, bias, y };
+            let first = panels.len().min(index % shares * share);
+            let panels = &panels[first..panels.len().min(first + share)];
+            if panels.is_empty() {
+                return;
+            }
             let copy = work.copy();
             for (window, steps, weights) in &passes {
-                work.multiply(window, steps, weights, &copy);
+                work.multiply(window, steps, weights, (first, panels), &copy);
             }
         })
     }
@@ -153,86 +159,29 @@ impl BandWork<'_> {
         }
     }
 
-    /// All outputs of a window in this band.
-    fn multiply(&self, window: &Window, steps: &Steps, weights: &Weights, copy: &Copy) {
+    /// All outputs of a window in this band, of the panels from the one with an index on.
+    fn multiply(
+        &self,
+        window: &Window,
+        steps: &Steps,
+        weights: &Weights,
+        (first, panels): (usize, &[Panel]),
+        copy: &Copy,
+    ) {
         let offsets = steps.offsets();
-        let places = Places::new(self, window);
-        let starts = places.starts();
+        let places = Places::new(self.pass, self.grid, self.band, window);
+        let tiles = places.tiles();
         // For tiles that do not lie in the result as they are: two by two of them.
         let mut room = Buffer::lend(4 * TILE * TILE);
         // SAFETY: a pass comes here only where the unit is available, and nothing else runs on this thread meanwhile.
-        let tiles = unsafe { Tiles::configure(steps.depth) };
-        for (index, panel) in panels(self.pass.outputs).enumerate() {
-            for pair in starts.chunks(2) {
-                let block = Block { work: self, places: &places, panel, offsets: &offsets, copy };
-                // SAFETY: the starts are places of this window in this band.
-                unsafe { block.compute(pair, weights.panel(index), &tiles, &mut room) };
+        let unit = unsafe { Tiles::configure(steps.depth) };
+        for (index, &panel) in panels.iter().enumerate() {
+            let block = Block { work: self, places: &places, panel, offsets: &offsets, copy };
+            for pair in tiles.chunks(2) {
+                // SAFETY: the tiles are places of this window in this band.
+                unsafe { block.compute(pair, weights.panel(first + index), &unit, &mut room) };
             }
         }
-    }
-}
-
-/// Which outputs the places of a band are.
-struct Places {
-    columns: usize,
-    rows: usize,
-    /// Places of the band.
-    count: usize,
-    /// Outputs of the window in a row, and rows of it in an image.
-    window: [usize; 2],
-    /// The first row of the band in its image.
-    first_row: usize,
-    /// Row and column of the window's first output, and the distances of the next.
-    first: [usize; 2],
-    stride: [usize; 2],
-    image: usize,
-    target: [usize; 2],
-}
-
-impl Places {
-    fn new(work: &BandWork<'_>, window: &Window) -> Self {
-        Self {
-            columns: work.grid.columns(),
-            rows: work.grid.rows(),
-            count: work.band.places(work.grid),
-            window: [window.rows.count, window.columns.count],
-            first_row: work.band.rows.start,
-            first: [window.rows.first, window.columns.first],
-            stride: [window.rows.stride, window.columns.stride],
-            image: work.band.images.start,
-            target: work.pass.target,
-        }
-    }
-
-    /// First places of the tiles: row by row where that computes no more in vain than going over their ends.
-    fn starts(&self) -> Vec<usize> {
-        let rows = self.count / self.columns.max(1);
-        let per_row = self.window[1].div_ceil(TILE);
-        if rows * per_row > self.count.div_ceil(TILE) {
-            return (0..self.count).step_by(TILE).collect();
-        }
-        let used = (0..rows).filter(|row| self.first_row + row % self.rows < self.window[0]);
-        used.flat_map(|row| (0..per_row).map(move |tile| row * self.columns + tile * TILE)).collect()
-    }
-
-    /// The pixel of the result at a place, if it is an output.
-    fn output(&self, place: usize) -> Option<usize> {
-        let (row, column) = (place / self.columns, place % self.columns);
-        let (image, row) = (self.image + row / self.rows, self.first_row + row % self.rows);
-        (place < self.count && row < self.window[0] && column < self.window[1]).then(|| {
-            let (row, column) = (self.first[0] + row * self.stride[0], self.first[1] + column * self.stride[1]);
-            (image * self.target[0] + row) * self.target[1] + column
-        })
-    }
-
-    /// The first pixel of a tile all of whose places are outputs in one row.
-    fn whole(&self, start: usize) -> Option<usize> {
-        let column = start % self.columns;
-        let is_dense = self.columns == self.window[1]
-            && self.rows == self.window[0]
-            && self.target == [self.rows, self.columns]
-            && start + TILE <= self.count;
-        if is_dense || column + TILE <= self.window[1] { self.output(start) } else { None }
     }
 }
 
@@ -247,30 +196,26 @@ struct Block<'a> {
 
 impl Block<'_> {
     /// # Safety
-    /// `starts` are one or two places of the band, `weights` the panel's tiles.
-    unsafe fn compute(&self, starts: &[usize], weights: *const u16, tiles: &Tiles, room: &mut [f32]) {
+    /// There are one or two tiles, of this band's places; `weights` are the panel's.
+    #[inline(always)]
+    unsafe fn compute(&self, tiles: &[PlaceTile], weights: *const u16, unit: &Tiles, room: &mut [f32]) {
         let (pixel, step) = (self.work.layout.pixel, self.work.grid.column_phases());
-        let width = self.panel.tiles * TILE;
-        let channels = self.work.pass.outputs;
+        let (width, channels) = (self.panel.tiles * TILE, self.work.pass.outputs);
+        let may_be_direct = self.panel.used == width && self.work.bias.is_none();
+        let direct = |tile: &PlaceTile| if may_be_direct { tile.whole } else { None };
         let mut out = [std::ptr::null_mut(); 2];
-        let mut out_stride = [0; 2];
-        let mut is_direct = [false; 2];
-        for (index, &start) in starts.iter().enumerate() {
-            let whole =
-                if self.panel.used == width && self.work.bias.is_none() { self.places.whole(start) } else { None };
-            is_direct[index] = whole.is_some();
-            (out[index], out_stride[index]) = match whole {
-                Some(output) => (
-                    self.work.y.start().wrapping_add(output * channels + self.panel.first),
-                    self.places.stride[1] * channels * size_of::<f32>(),
-                ),
-                None => (room[index * TILE * width..].as_mut_ptr(), width * size_of::<f32>()),
-            };
+        let mut out_stride = [width * size_of::<f32>(); 2];
+        for (index, tile) in tiles.iter().enumerate() {
+            out[index] = room[index * TILE * width..].as_mut_ptr();
+            if let Some(output) = direct(tile) {
+                out[index] = self.work.y.start().wrapping_add(output * channels + self.panel.first);
+                out_stride[index] = self.places.column_stride * channels * size_of::<f32>();
+            }
         }
-        let left = |start: usize| self.copy.high().wrapping_add(start * step * pixel);
+        let left = |tile: &PlaceTile| self.copy.high().wrapping_add(tile.start * step * pixel);
         let steps = self.offsets.as_ptr_range();
         let product = Product {
-            left: [left(starts[0]), left(starts[starts.len() - 1])],
+            left: [left(&tiles[0]), left(&tiles[tiles.len() - 1])],
             left_stride: step * pixel * size_of::<u16>(),
             low: self.copy.low * size_of::<u16>(),
             steps: steps.start,
@@ -284,12 +229,10 @@ impl Block<'_> {
             accumulate: 0,
         };
         // SAFETY: the copy covers what tiles at places of the band read; the results are this band's, or this block's.
-        unsafe { product.run(tiles, starts.len(), self.panel.tiles) };
-        for (index, &start) in starts.iter().enumerate() {
-            if !is_direct[index] {
-                // SAFETY: the outputs are this band's.
-                unsafe { self.store(start, &room[index * TILE * width..][..TILE * width]) };
-            }
+        unsafe { product.run(unit, tiles.len(), self.panel.tiles) };
+        for (index, tile) in tiles.iter().enumerate().filter(|(_, tile)| direct(tile).is_none()) {
+            // SAFETY: the outputs are this band's.
+            unsafe { self.store(tile.start, &room[index * TILE * width..][..TILE * width]) };
         }
     }
 
@@ -299,8 +242,8 @@ impl Block<'_> {
     /// The outputs at these places are this band's.
     unsafe fn store(&self, start: usize, tile: &[f32]) {
         let Panel { first, used, tiles } = self.panel;
-        for (place, row) in tile.chunks_exact(tiles * TILE).enumerate() {
-            let Some(output) = self.places.output(start + place) else { continue };
+        for (row, output) in tile.chunks_exact(tiles * TILE).zip(self.places.outputs(start)) {
+            let Some(output) = output else { continue };
             // SAFETY: the caller's.
             let target = unsafe {
                 let target = self.work.y.start().add(output * self.work.pass.outputs + first);

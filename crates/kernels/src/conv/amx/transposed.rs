@@ -5,9 +5,11 @@ use std::arch::x86_64::*;
 use rayon::prelude::*;
 
 use super::grid::{Band, Grid};
+use super::source::Source;
 use crate::amx::{DEPTH, Halves, TILE, interleave, transpose_pairs};
 use crate::build::Parts;
 use crate::conv::shape::ConvShape;
+use crate::conv::window::Window;
 use crate::scratch::Buffer;
 use crate::tile::prefetch;
 
@@ -172,10 +174,11 @@ pub(super) struct Inputs {
 const PAIR: usize = DEPTH;
 
 impl Inputs {
-    pub(super) fn copy(x: &[f32], grid: &Grid, band: &Band, shape: &ConvShape, is_shared: bool) -> Self {
+    pub(super) fn copy(source: &Source<'_>, grid: &Grid, band: &Band, has_odd: bool, is_shared: bool) -> Self {
         // A tap's distance in a row, and the step that the last place is in.
         let places = ((band.plane_rows(grid) + 1) * grid.columns() + DEPTH).next_multiple_of(DEPTH);
-        let tiles = shape.c_in.div_ceil(TILE);
+        let channels = source.shape.c_in;
+        let tiles = channels.div_ceil(TILE);
         let tile = places / 2 * PAIR;
         let parity = tiles * tile;
         let plane = 2 * parity;
@@ -184,20 +187,29 @@ impl Inputs {
         let mut numbers = Buffer::lend(low);
         let parts = Parts::of(&mut numbers);
         for phase in 0..phases {
-            let pixels = inputs(grid, band, shape, phase, places + 1);
+            let pixels = inputs(grid, band, source, phase, places + 1);
             each(places / DEPTH, is_shared, |step| {
                 let step_pixels = &pixels[step * DEPTH..][..DEPTH + 1];
                 for index in 0..tiles {
-                    let channels = Channels::new(x, shape.c_in, index * TILE);
+                    let channels = Channels::new(&source.values, channels, index * TILE);
                     let start = phase * plane + index * tile + step * DEPTH / 2 * PAIR;
                     let target = parts.start().cast::<u16>().wrapping_add(start);
                     // SAFETY: whoever asks for inputs runs on the tile unit; tiles have room of their own in each step.
-                    unsafe { join(channels, step_pixels, target, [parity, low]) };
+                    unsafe { join(channels, step_pixels, target, has_odd.then_some(parity), low) };
                     channels.prefetch(&pixels[(step + 1) * DEPTH..]);
                 }
             });
         }
         Self { numbers, low, plane, parity, tile }
+    }
+
+    /// Whether some tap of the window reads odd pairs.
+    pub(super) fn has_odd(grid: &Grid, window: &Window) -> bool {
+        let mut distances = window.rows.taps.iter().flat_map(|row| {
+            let rows = grid.tap_row(row.offset).1 * grid.columns();
+            window.columns.taps.iter().map(move |column| rows + grid.tap_column_phase(column.offset).1)
+        });
+        distances.any(|distance| distance % 2 == 1)
     }
 
     /// The tile that begins with a channel, from what the tap at an offset reads for the first place on.
@@ -219,30 +231,31 @@ impl Inputs {
 }
 
 /// The pixel at each place of a phase; none where there are zeros.
-fn inputs(grid: &Grid, band: &Band, shape: &ConvShape, phase: usize, places: usize) -> Vec<Pixel> {
+fn inputs(grid: &Grid, band: &Band, source: &Source<'_>, phase: usize, places: usize) -> Vec<Pixel> {
+    let input_size = source.shape.input;
     let (phase, column_phase) = (phase / grid.column_phases(), phase % grid.column_phases());
     let mut pixels = vec![NONE; places];
     for row in 0..band.plane_rows(grid) {
         let (image, input) = band.row(grid, row);
-        let Some(input) = grid.input_row(phase, input, shape.input[0]) else { continue };
-        let first = (image * shape.input[0] + input) * shape.input[1];
+        let Some(input) = grid.input_row(phase, input, input_size[0]) else { continue };
+        let first = (image * input_size[0] + input) * source.row;
         for (column, pixel) in pixels[row * grid.columns()..][..grid.columns()].iter_mut().enumerate() {
             let column = (column * grid.column_phases() + column_phase).wrapping_sub(grid.lead());
-            if column < shape.input[1] {
-                *pixel = (first + column) * shape.c_in;
+            if column < input_size[1] {
+                *pixel = first + column * source.pixel;
             }
         }
     }
     pixels
 }
 
-/// Pairs of the pixels, the last of which only ends an odd one: even pairs at `target`, odd ones `parity` numbers
-/// further; low parts `low` numbers after the high ones.
+/// Pairs of the pixels, the last of which only ends an odd one: even pairs at `target`, odd ones, if they are wanted,
+/// `odd` numbers further; low parts `low` numbers after the high ones.
 ///
 /// # Safety
 /// The processor has the tile unit's vectors, the pixels are of the channels; there is room for the pairs.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn join(channels: Channels, pixels: &[Pixel], target: *mut u16, [parity, low]: [usize; 2]) {
+unsafe fn join(channels: Channels, pixels: &[Pixel], target: *mut u16, odd: Option<usize>, low: usize) {
     // SAFETY: the processor's features are on; the caller vouches for the target.
     unsafe {
         let mut next = Halves::of(channels.load(pixels[0]), channels.load(pixels[1]));
@@ -254,9 +267,11 @@ unsafe fn join(channels: Channels, pixels: &[Pixel], target: *mut u16, [parity, 
             let even = interleave(this);
             _mm512_storeu_si512(target.cast(), even.high);
             _mm512_storeu_si512(target.add(low).cast(), even.low);
-            let odd = interleave(this.shifted(next));
-            _mm512_storeu_si512(target.add(parity).cast(), odd.high);
-            _mm512_storeu_si512(target.add(parity + low).cast(), odd.low);
+            if let Some(odd) = odd {
+                let pairs = interleave(this.shifted(next));
+                _mm512_storeu_si512(target.add(odd).cast(), pairs.high);
+                _mm512_storeu_si512(target.add(odd + low).cast(), pairs.low);
+            }
         }
     }
 }

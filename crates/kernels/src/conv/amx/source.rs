@@ -1,0 +1,73 @@
+//! The pixels that the weights' gradient reads, and where its sums belong.
+
+use std::borrow::Cow;
+
+use crate::build::build;
+use crate::conv::shape::ConvShape;
+
+/// Channels up to which a row of taps is read as one pixel of more channels: few of them would leave tiles empty.
+const NARROW: usize = 8;
+
+/// Images whose pixels lie anywhere, as long as the distances are the same everywhere.
+pub(super) struct Source<'a> {
+    pub(super) values: Cow<'a, [f32]>,
+    /// Between rows.
+    pub(super) row: usize,
+    /// Between pixels.
+    pub(super) pixel: usize,
+    /// The convolution as it is computed.
+    pub(super) shape: ConvShape,
+    /// Taps of a row that one pixel stands for, and the channels of each.
+    merged: Option<[usize; 2]>,
+}
+
+impl<'a> Source<'a> {
+    pub(super) fn new(x: &'a [f32], shape: &ConvShape) -> Self {
+        let [taps, channels] = [shape.kernel[1], shape.c_in];
+        if taps == 1 || channels > NARROW || shape.geometry.dilation[1] != 1 {
+            let (values, row) = (Cow::Borrowed(x), shape.input[1] * channels);
+            return Self { values, row, pixel: channels, shape: *shape, merged: None };
+        }
+        let [padding, stride] = [shape.geometry.padding[1], shape.geometry.stride[1]];
+        let row = (shape.input[1] + 2 * padding) * channels;
+        let values = build(shape.images * shape.input[0] * row, row, |index, target| {
+            let source = &x[index * shape.input[1] * channels..][..shape.input[1] * channels];
+            target[padding * channels..][..source.len()].copy_from_slice(source);
+        });
+        let mut geometry = shape.geometry;
+        (geometry.padding[1], geometry.stride[1]) = (0, 1);
+        let merged = ConvShape {
+            input: [shape.input[0], shape.output[1]],
+            c_in: taps * channels,
+            kernel: [shape.kernel[0], 1],
+            geometry,
+            ..*shape
+        };
+        Self {
+            values: Cow::Owned(values),
+            row,
+            pixel: stride * channels,
+            shape: merged,
+            merged: Some([taps, channels]),
+        }
+    }
+
+    /// From sums `[tap, output, input]`, with room for whole tiles of both channels, to OIHW.
+    pub(super) fn to_parameter(&self, sums: &[f32], [outputs, inputs]: [usize; 2]) -> Vec<f32> {
+        let (taps, channels) = (self.shape.taps(), self.shape.c_in);
+        build(self.shape.c_out * channels * taps, channels * taps, |output, dw| {
+            for tap in 0..taps {
+                let sums = &sums[(tap * outputs + output) * inputs..][..channels];
+                match self.merged {
+                    None => dw[tap..].iter_mut().step_by(taps).zip(sums).for_each(|(target, sum)| *target = *sum),
+                    Some([columns, channels]) => {
+                        for (place, sum) in sums.iter().enumerate() {
+                            let (column, channel) = (place / channels, place % channels);
+                            dw[(channel * taps + tap) * columns + column] = *sum;
+                        }
+                    }
+                }
+            }
+        })
+    }
+}
