@@ -23,7 +23,7 @@ use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use serde_json::{Map, Value, json};
 
-use programs::{Peer, Programs};
+use programs::{CpuPath, Peer, Programs};
 use table::Table;
 
 /// More cores than this, kept busy by others, make figures doubtful.
@@ -42,6 +42,9 @@ pub(crate) struct Settings {
     /// target folder is made when this is left out and PyTorch is a peer
     #[arg(long, value_name = "PROGRAM")]
     python: Option<PathBuf>,
+    /// Holds taper-check and PyTorch to these instructions
+    #[arg(long, value_name = "PATH")]
+    cpu_path: Option<CpuPath>,
     /// Threads of every program
     #[arg(long, default_value = "2")]
     threads: NonZeroUsize,
@@ -145,6 +148,7 @@ fn write(root: &Path, path: &Path, settings: &Settings, figures: Map<String, Val
             "steps": settings.steps,
             "peers": peers,
             "only": settings.only,
+            "cpu_path": settings.cpu_path.map(CpuPath::ours),
         },
         "tables": figures,
     });

@@ -12,7 +12,7 @@
 //!
 //! Read in this order: [`ConvGeometry`] and [`conv2d`]; [`Epilogue`], [`batch_norm_train`] and
 //! [`BatchStatistics`]; [`PoolGeometry`] and the pools; [`linear`], [`relu`], [`flatten_chw`];
-//! [`cross_entropy`]; [`backward`] and [`without_history`]; [`SgdStep`] and [`sgd_step`].
+//! [`cross_entropy`]; [`backward`], [`backward_with`] and [`without_history`]; [`SgdStep`] and [`sgd_step`].
 //!
 //! ```
 //! use candle_core::{Device, Tensor, Var};
@@ -31,8 +31,8 @@
 //! # }
 //! ```
 //!
-//! The convolutions use AVX-512 or AVX2 where the processor has them, see [`CpuPath`]; nothing needs to be switched on
-//! when building. [`reference`](mod@reference) holds the plain f64 versions that tests compare with. There are no
+//! The convolutions use the tile unit (AMX), AVX-512 or AVX2 where the processor has them, see [`CpuPath`]; nothing needs
+//! to be switched on when building. [`reference`](mod@reference) holds the plain f64 versions that tests compare with. There are no
 //! features yet. Read `taper-models` next: it builds networks from these ops.
 
 // The matrix products and vector loops need raw pointers; each block says why it is sound.

@@ -1,4 +1,4 @@
-//! Every CPU path on the same cases: Winograd and direct convolution against f64, and the same bits on any threads.
+//! Every CPU path on the same cases: each algorithm of convolution against f64, and the same bits on any threads.
 //!
 //! One test alone, because the path is the whole process's.
 
@@ -12,7 +12,8 @@ use candle_core::Var;
 use support::{noise, tensor, values};
 use taper_kernels::{ConvGeometry, CpuPath, backward, conv2d, cpu_path, reference, set_cpu_path};
 
-/// Largest error of f32 Winograd as a share of the largest value; the direct sums stay below a tenth of it.
+/// Largest error as a share of the largest value, of Winograd in f32 and of products of bf16 halves; the direct sums in
+/// f32 stay below a tenth of it.
 const TOLERANCE: f64 = 1e-5;
 
 struct Case {
@@ -41,6 +42,11 @@ fn cases() -> Vec<Case> {
         case("stem", [2, 30, 22, 3], [64, 3, 7, 7], 2, 3, 1),
         case("pointwise", [3, 6, 5, 130], [36, 130, 1, 1], 1, 0, 1),
         case("pointwise by two", [2, 7, 8, 32], [64, 32, 1, 1], 2, 0, 1),
+        case("odd number of channels", [2, 9, 8, 5], [24, 5, 3, 3], 1, 1, 1),
+        case("channels beyond a chunk, by two", [2, 9, 8, 47], [33, 47, 3, 3], 2, 1, 1),
+        case("bands of rows", [1, 41, 34, 160], [24, 160, 3, 3], 1, 1, 1),
+        case("window of one row", [2, 9, 30, 16], [32, 16, 1, 5], 1, 0, 1),
+        case("more outputs than a panel", [1, 7, 7, 192], [272, 192, 1, 1], 1, 0, 1),
         case("grouped", [2, 6, 6, 64], [96, 16, 3, 3], 1, 1, 4),
     ]
 }

@@ -34,6 +34,33 @@ impl fmt::Display for Peer {
     }
 }
 
+/// Instructions that programs are held to: what a processor without the others would show.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(super) enum CpuPath {
+    /// AVX-512 and its bf16 products, no tile unit
+    Avx512,
+    /// AVX2
+    Avx2,
+}
+
+impl CpuPath {
+    pub(super) fn ours(self) -> &'static str {
+        match self {
+            Self::Avx512 => "avx512",
+            Self::Avx2 => "avx2",
+        }
+    }
+
+    /// The name under which oneDNN knows them, which PyTorch's convolutions come from
+    /// (<https://uxlfoundation.github.io/oneDNN/dev_guide_cpu_dispatcher_control.html>).
+    fn of_onednn(self) -> &'static str {
+        match self {
+            Self::Avx512 => "AVX512_CORE_BF16",
+            Self::Avx2 => "AVX2",
+        }
+    }
+}
+
 /// Our binaries.
 const BINARIES: [&str; 2] = ["taper", "taper-check"];
 
@@ -44,6 +71,8 @@ pub(super) struct Programs {
     folder: PathBuf,
     /// Present if PyTorch is a peer.
     python: Option<PathBuf>,
+    /// Instructions that ours and PyTorch are held to.
+    cpu_path: Option<CpuPath>,
 }
 
 impl Programs {
@@ -61,7 +90,8 @@ impl Programs {
             (true, Some(python)) => Some(python.clone()),
             (true, None) => Some(python::environment(root, "peer-venv", TORCH_REQUIREMENTS)?),
         };
-        let programs = Self { root: root.to_owned(), folder: target_folder(root).join("bench"), python };
+        let (folder, cpu_path) = (target_folder(root).join("bench"), settings.cpu_path);
+        let programs = Self { root: root.to_owned(), folder, python, cpu_path };
         programs.keep_binaries(&target_folder(root).join("release"))?;
         Ok(programs)
     }
@@ -79,6 +109,9 @@ impl Programs {
     /// A call of `taper-check` with so many threads.
     pub(super) fn check(&self, threads: usize) -> Command {
         let mut command = self.binary("taper-check");
+        if let Some(path) = self.cpu_path {
+            command.args(["--cpu-path", path.ours()]);
+        }
         // candle's own ops take their threads from here.
         command.env("RAYON_NUM_THREADS", threads.to_string());
         command
@@ -105,6 +138,9 @@ impl Programs {
         let python = self.python.as_ref().context("PyTorch was not asked for")?;
         let mut command = Command::new(python);
         command.arg(TORCH).current_dir(&self.root);
+        if let Some(path) = self.cpu_path {
+            command.env("ONEDNN_MAX_CPU_ISA", path.of_onednn());
+        }
         Ok(command)
     }
 

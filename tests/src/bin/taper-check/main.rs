@@ -24,6 +24,8 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 
+use taper_kernels::CpuPath;
+
 use crate::timing::Size;
 
 /// Times ops, steps and the loader; one JSON object a line.
@@ -33,6 +35,9 @@ struct Cli {
     /// Takes tiny shapes and few repetitions, to see that everything runs; such timings mean nothing
     #[arg(long, global = true)]
     smoke: bool,
+    /// Instructions of the ops: amx, avx512, avx2 or portable; the fastest there are when left out
+    #[arg(long, global = true, value_name = "PATH")]
+    cpu_path: Option<CpuPath>,
     #[command(subcommand)]
     check: Check,
 }
@@ -63,6 +68,9 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<()> {
     // As `taper` does. The stock peer profits from it too, so that the ratio to it is not of allocators.
     taper_kernels::keep_freed_memory();
+    if let Some(path) = cli.cpu_path {
+        taper_kernels::set_cpu_path(path).map_err(anyhow::Error::msg)?;
+    }
     let size = if cli.smoke { Size::Smoke } else { Size::Full };
     match &cli.check {
         Check::Peak(args) => peak::run(args, size),
