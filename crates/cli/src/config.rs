@@ -62,7 +62,7 @@ pub(crate) struct TrainSection {
     pub(crate) drop_last: bool,
     pub(crate) dtype: String,
     pub(crate) device: String,
-    /// Instructions of the CPU kernels: `auto`, `amx`, `avx512`, `avx2` or `portable`.
+    /// Instructions of the CPU kernels: `auto`, `amx-short`, `amx`, `avx512`, `avx2` or `portable`.
     pub(crate) cpu_path: String,
 }
 

@@ -131,5 +131,5 @@ fn names_are_read_back() {
     for path in CpuPath::ALL {
         assert_eq!(path.to_string().parse(), Ok(path));
     }
-    assert!("sse".parse::<CpuPath>().unwrap_err().contains("avx512, avx2 or portable"));
+    assert!("sse".parse::<CpuPath>().unwrap_err().contains("amx, avx512, avx2 or portable"));
 }

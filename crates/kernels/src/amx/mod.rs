@@ -1,10 +1,10 @@
 //! Products of f32 matrices on the tile unit of x86-64 (AMX).
 //!
 //! The unit multiplies bf16 numbers and sums in f32, sixteen times as many in a cycle as AVX-512 does of f32. So each
-//! f32 is split into two bf16 numbers, a high part and what it leaves, and a product of two of them is three of bf16:
-//! high · high + high · low + low · high (Henry, Tang and Heinecke 2019, "Leveraging the bfloat16 artificial
-//! intelligence datatype for higher-precision computations"). Together the parts keep 16 of f32's 24 digits, which
-//! leaves a sum of hundreds of products about as exact as Winograd's in f32.
+//! f32 is split into bf16 numbers, each of which rounds what those before leave, and of the products of two such sums
+//! those that matter are formed (Henry, Tang and Heinecke 2019, "Leveraging the bfloat16 artificial intelligence
+//! datatype for higher-precision computations"): six of three parts each, which is as exact as f32, or three of two
+//! parts each, which keep 16 of f32's 24 digits.
 //!
 //! The instructions have no stable intrinsics, so the inner loop is assembly.
 
@@ -12,7 +12,7 @@ mod product;
 mod split;
 
 pub(crate) use product::{DEPTH, Product, TILE, Tiles};
-pub(crate) use split::{Halves, interleave, split, split_few, split_pixel, transpose_pairs};
+pub(crate) use split::{Parts, split, split_few, split_pixel, transpose_pairs};
 
 use std::sync::OnceLock;
 

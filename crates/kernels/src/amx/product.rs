@@ -61,21 +61,21 @@ impl Drop for Tiles {
 /// axis. Distances are in bytes. The assembly reads it by its fields' places.
 #[repr(C)]
 pub(crate) struct Product {
-    /// The first row of either tile of rows, its high parts.
+    /// The first row of either tile of rows, its first parts.
     pub(crate) left: [*const u16; 2],
     /// Between rows.
     pub(crate) left_stride: usize,
-    /// From high to low parts.
-    pub(crate) low: usize,
+    /// From one part to the next.
+    pub(crate) left_part: usize,
     /// Where each step begins in a row, from the first to beyond the last.
     pub(crate) steps: *const u32,
     pub(crate) steps_end: *const u32,
-    /// The first tile of columns, its high parts; a tile's rows lie side by side.
+    /// The first tile of columns, its first parts; a tile's rows lie side by side.
     pub(crate) right: *const u16,
     /// From the first to the second tile of columns.
     pub(crate) right_tile: usize,
-    /// From high to low parts.
-    pub(crate) right_low: usize,
+    /// From one part to the next.
+    pub(crate) right_part: usize,
     /// From one step to the next.
     pub(crate) right_step: usize,
     /// Results of either tile of rows.
@@ -87,31 +87,35 @@ pub(crate) struct Product {
 }
 
 impl Product {
-    /// Computes `rows` by `columns` tiles, each 1 or 2.
+    /// Computes `rows` by `columns` tiles, each 1 or 2, of numbers in `PARTS` parts, 2 or 3.
     ///
     /// # Safety
     /// Pointers, steps and strides stay within their buffers, nothing else touches the results meanwhile, and the tiles
     /// are configured for steps of as many values as there are to read.
     #[inline(always)]
-    pub(crate) unsafe fn run(&self, _tiles: &Tiles, rows: usize, columns: usize) {
+    pub(crate) unsafe fn run<const PARTS: usize>(&self, _tiles: &Tiles, rows: usize, columns: usize) {
         // SAFETY: the caller's.
         unsafe {
-            match (rows, columns) {
-                (1, 1) => self.one_by_one(),
-                (1, _) => self.one_by_two(),
-                (_, 1) => self.two_by_one(),
-                _ => self.two_by_two(),
+            match (PARTS, rows, columns) {
+                (2, 1, 1) => self.one_by_one_of_two(),
+                (2, 1, _) => self.one_by_two_of_two(),
+                (2, _, 1) => self.two_by_one_of_two(),
+                (2, _, _) => self.two_by_two_of_two(),
+                (_, 1, 1) => self.one_by_one_of_three(),
+                (_, 1, _) => self.one_by_two_of_three(),
+                (_, _, 1) => self.two_by_one_of_three(),
+                _ => self.two_by_two_of_three(),
             }
         }
     }
 }
 
-/// One shape of block. A step finds in `r8` and `r9` the high parts of the left rows, in `r12` and `r13` their low
-/// parts, in `r10` the distance between rows; in `rdi` and `rcx` the high parts of the right tiles, whose rows are `rdx`
-/// apart, and under `rax + 64` the distance to their low parts.
+/// One shape of block. A step finds in `r8` and `r9` the first parts of the left rows, in `r10` the distance between
+/// rows and in `r11` that between parts; in `rdi` and `rcx` the first parts of the right tiles, whose rows are `rdx`
+/// apart, and under `rax + 64` the distance between parts. It may change all but the distances; `rdi` is kept for it.
 ///
-/// The three products of a tile are added in the same order whatever the number of tiles of rows, so that a sum does
-/// not depend on how rows are cut.
+/// The products of a tile are added in the same order whatever the number of tiles, so that a sum does not depend on
+/// how rows are cut: the largest first, then those of the next size, which share what is loaded.
 macro_rules! block {
     ($name:ident, begin: [$($begin:literal)*], start: [$($start:literal)*], step: [$($step:literal)*],
      end: [$($end:literal)*]) => {
@@ -147,11 +151,11 @@ macro_rules! block {
                     "mov r12d, [rsi]",
                     "lea r8, [r14 + r12]",
                     "lea r9, [r15 + r12]",
-                    "lea r12, [r8 + r11]",
-                    "lea r13, [r9 + r11]",
+                    "mov r12, rdi",
                     "mov rcx, [rax + 56]",
                     "add rcx, rdi",
                     $($step,)*
+                    "mov rdi, r12",
                     "add rdi, [rax + 72]",
                     "add rsi, 4",
                     "cmp rsi, [rax + 40]",
@@ -164,7 +168,7 @@ macro_rules! block {
                     $($end,)*
                     in("rax") self,
                     out("rcx") _, out("rdx") _, out("rsi") _, out("rdi") _, out("r8") _, out("r9") _,
-                    out("r10") _, out("r11") _, out("r12") _, out("r13") _, out("r14") _, out("r15") _,
+                    out("r10") _, out("r11") _, out("r12") _, out("r14") _, out("r15") _,
                     out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                     out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
                     options(nostack),
@@ -175,67 +179,160 @@ macro_rules! block {
 }
 
 impl Product {
-    block!(two_by_two,
+    block!(two_by_two_of_two,
     begin: ["tilezero tmm0" "tilezero tmm1" "tilezero tmm2" "tilezero tmm3"],
     start: [
-        "tileloadd tmm0, [r10 + r8]" "tileloadd tmm1, [r10 + r8 + 64]"
-        "tileloadd tmm2, [r11 + r9]" "tileloadd tmm3, [r11 + r9 + 64]"
+        "tileloadd tmm0, [r10 + r8]" "tileloadd tmm1, [r10 + r8 + 64]" "tileloadd tmm2, [r11 + r9]"
+        "tileloadd tmm3, [r11 + r9 + 64]"
     ],
     step: [
-        "tileloadd tmm4, [r8 + r10]" "tileloadd tmm6, [rdi + rdx]"
-        "tileloadd tmm7, [rcx + rdx]" "tileloadd tmm5, [r9 + r10]"
+        "tileloadd tmm4, [r8 + r10]" "tileloadd tmm5, [r9 + r10]" "tileloadd tmm6, [rdi + rdx]"
+        "tileloadd tmm7, [rcx + rdx]" "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7"
+        "tdpbf16ps tmm2, tmm5, tmm6" "tdpbf16ps tmm3, tmm5, tmm7" "add rdi, [rax + 64]" "add rcx, [rax + 64]"
+        "tileloadd tmm6, [rdi + rdx]" "tileloadd tmm7, [rcx + rdx]" "tdpbf16ps tmm0, tmm4, tmm6"
+        "tdpbf16ps tmm1, tmm4, tmm7" "tdpbf16ps tmm2, tmm5, tmm6" "tdpbf16ps tmm3, tmm5, tmm7" "add r8, r11"
+        "add r9, r11" "sub rdi, [rax + 64]" "sub rcx, [rax + 64]" "tileloadd tmm4, [r8 + r10]"
+        "tileloadd tmm5, [r9 + r10]" "tileloadd tmm6, [rdi + rdx]" "tileloadd tmm7, [rcx + rdx]"
+        "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7" "tdpbf16ps tmm2, tmm5, tmm6"
+        "tdpbf16ps tmm3, tmm5, tmm7"
+    ],
+    end: [
+        "tilestored [r10 + r8], tmm0" "tilestored [r10 + r8 + 64], tmm1" "tilestored [r11 + r9], tmm2"
+        "tilestored [r11 + r9 + 64], tmm3"
+    ]);
+
+    block!(two_by_one_of_two,
+    begin: ["tilezero tmm0" "tilezero tmm2"],
+    start: [
+        "tileloadd tmm0, [r10 + r8]" "tileloadd tmm2, [r11 + r9]"
+    ],
+    step: [
+        "tileloadd tmm4, [r8 + r10]" "tileloadd tmm5, [r9 + r10]" "tileloadd tmm6, [rdi + rdx]"
+        "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm2, tmm5, tmm6" "add rdi, [rax + 64]"
+        "tileloadd tmm6, [rdi + rdx]" "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm2, tmm5, tmm6" "add r8, r11"
+        "add r9, r11" "sub rdi, [rax + 64]" "tileloadd tmm4, [r8 + r10]" "tileloadd tmm5, [r9 + r10]"
+        "tileloadd tmm6, [rdi + rdx]" "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm2, tmm5, tmm6"
+    ],
+    end: [
+        "tilestored [r10 + r8], tmm0" "tilestored [r11 + r9], tmm2"
+    ]);
+
+    block!(one_by_two_of_two,
+    begin: ["tilezero tmm0" "tilezero tmm1"],
+    start: [
+        "tileloadd tmm0, [r10 + r8]" "tileloadd tmm1, [r10 + r8 + 64]"
+    ],
+    step: [
+        "tileloadd tmm4, [r8 + r10]" "tileloadd tmm6, [rdi + rdx]" "tileloadd tmm7, [rcx + rdx]"
+        "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7" "add rdi, [rax + 64]" "add rcx, [rax + 64]"
+        "tileloadd tmm6, [rdi + rdx]" "tileloadd tmm7, [rcx + rdx]" "tdpbf16ps tmm0, tmm4, tmm6"
+        "tdpbf16ps tmm1, tmm4, tmm7" "add r8, r11" "sub rdi, [rax + 64]" "sub rcx, [rax + 64]"
+        "tileloadd tmm4, [r8 + r10]" "tileloadd tmm6, [rdi + rdx]" "tileloadd tmm7, [rcx + rdx]"
         "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7"
-        "tdpbf16ps tmm2, tmm5, tmm6" "tdpbf16ps tmm3, tmm5, tmm7"
-        "tileloadd tmm4, [r12 + r10]" "tileloadd tmm5, [r13 + r10]"
-        "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7"
-        "tdpbf16ps tmm2, tmm5, tmm6" "tdpbf16ps tmm3, tmm5, tmm7"
-        "mov r13, [rax + 64]" "lea r12, [rdi + r13]" "add rcx, r13"
-        "tileloadd tmm4, [r8 + r10]" "tileloadd tmm6, [r12 + rdx]"
-        "tileloadd tmm7, [rcx + rdx]" "tileloadd tmm5, [r9 + r10]"
-        "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7"
-        "tdpbf16ps tmm2, tmm5, tmm6" "tdpbf16ps tmm3, tmm5, tmm7"
     ],
     end: [
         "tilestored [r10 + r8], tmm0" "tilestored [r10 + r8 + 64], tmm1"
-        "tilestored [r11 + r9], tmm2" "tilestored [r11 + r9 + 64], tmm3"
     ]);
 
-    block!(two_by_one,
-        begin: ["tilezero tmm0" "tilezero tmm2"],
-        start: ["tileloadd tmm0, [r10 + r8]" "tileloadd tmm2, [r11 + r9]"],
-        step: [
-            "mov rcx, [rax + 64]" "add rcx, rdi"
-            "tileloadd tmm4, [r8 + r10]" "tileloadd tmm6, [rdi + rdx]" "tileloadd tmm5, [r9 + r10]"
-            "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm2, tmm5, tmm6"
-            "tileloadd tmm7, [rcx + rdx]"
-            "tdpbf16ps tmm0, tmm4, tmm7" "tdpbf16ps tmm2, tmm5, tmm7"
-            "tileloadd tmm4, [r12 + r10]" "tileloadd tmm5, [r13 + r10]"
-            "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm2, tmm5, tmm6"
-        ],
-        end: ["tilestored [r10 + r8], tmm0" "tilestored [r11 + r9], tmm2"]);
+    block!(one_by_one_of_two,
+    begin: ["tilezero tmm0"],
+    start: [
+        "tileloadd tmm0, [r10 + r8]"
+    ],
+    step: [
+        "tileloadd tmm4, [r8 + r10]" "tileloadd tmm6, [rdi + rdx]" "tdpbf16ps tmm0, tmm4, tmm6"
+        "add rdi, [rax + 64]" "tileloadd tmm6, [rdi + rdx]" "tdpbf16ps tmm0, tmm4, tmm6" "add r8, r11"
+        "sub rdi, [rax + 64]" "tileloadd tmm4, [r8 + r10]" "tileloadd tmm6, [rdi + rdx]"
+        "tdpbf16ps tmm0, tmm4, tmm6"
+    ],
+    end: [
+        "tilestored [r10 + r8], tmm0"
+    ]);
 
-    block!(one_by_two,
-        begin: ["tilezero tmm0" "tilezero tmm1"],
-        start: ["tileloadd tmm0, [r10 + r8]" "tileloadd tmm1, [r10 + r8 + 64]"],
-        step: [
-            "tileloadd tmm4, [r8 + r10]" "tileloadd tmm6, [rdi + rdx]" "tileloadd tmm7, [rcx + rdx]"
-            "tileloadd tmm5, [r12 + r10]"
-            "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7"
-            "tdpbf16ps tmm0, tmm5, tmm6" "tdpbf16ps tmm1, tmm5, tmm7"
-            "mov r13, [rax + 64]" "lea r12, [rdi + r13]" "add rcx, r13"
-            "tileloadd tmm6, [r12 + rdx]" "tileloadd tmm7, [rcx + rdx]"
-            "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7"
-        ],
-        end: ["tilestored [r10 + r8], tmm0" "tilestored [r10 + r8 + 64], tmm1"]);
+    block!(two_by_two_of_three,
+    begin: ["tilezero tmm0" "tilezero tmm1" "tilezero tmm2" "tilezero tmm3"],
+    start: [
+        "tileloadd tmm0, [r10 + r8]" "tileloadd tmm1, [r10 + r8 + 64]" "tileloadd tmm2, [r11 + r9]"
+        "tileloadd tmm3, [r11 + r9 + 64]"
+    ],
+    step: [
+        "tileloadd tmm4, [r8 + r10]" "tileloadd tmm5, [r9 + r10]" "tileloadd tmm6, [rdi + rdx]"
+        "tileloadd tmm7, [rcx + rdx]" "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7"
+        "tdpbf16ps tmm2, tmm5, tmm6" "tdpbf16ps tmm3, tmm5, tmm7" "add rdi, [rax + 64]" "add rcx, [rax + 64]"
+        "tileloadd tmm6, [rdi + rdx]" "tileloadd tmm7, [rcx + rdx]" "tdpbf16ps tmm0, tmm4, tmm6"
+        "tdpbf16ps tmm1, tmm4, tmm7" "tdpbf16ps tmm2, tmm5, tmm6" "tdpbf16ps tmm3, tmm5, tmm7"
+        "add rdi, [rax + 64]" "add rcx, [rax + 64]" "tileloadd tmm6, [rdi + rdx]" "tileloadd tmm7, [rcx + rdx]"
+        "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7" "tdpbf16ps tmm2, tmm5, tmm6"
+        "tdpbf16ps tmm3, tmm5, tmm7" "add r8, r11" "add r9, r11" "sub rdi, [rax + 64]" "sub rcx, [rax + 64]"
+        "tileloadd tmm4, [r8 + r10]" "tileloadd tmm5, [r9 + r10]" "tileloadd tmm6, [rdi + rdx]"
+        "tileloadd tmm7, [rcx + rdx]" "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7"
+        "tdpbf16ps tmm2, tmm5, tmm6" "tdpbf16ps tmm3, tmm5, tmm7" "sub rdi, [rax + 64]" "sub rcx, [rax + 64]"
+        "tileloadd tmm6, [rdi + rdx]" "tileloadd tmm7, [rcx + rdx]" "tdpbf16ps tmm0, tmm4, tmm6"
+        "tdpbf16ps tmm1, tmm4, tmm7" "tdpbf16ps tmm2, tmm5, tmm6" "tdpbf16ps tmm3, tmm5, tmm7" "add r8, r11"
+        "add r9, r11" "tileloadd tmm4, [r8 + r10]" "tileloadd tmm5, [r9 + r10]" "tdpbf16ps tmm0, tmm4, tmm6"
+        "tdpbf16ps tmm1, tmm4, tmm7" "tdpbf16ps tmm2, tmm5, tmm6" "tdpbf16ps tmm3, tmm5, tmm7"
+    ],
+    end: [
+        "tilestored [r10 + r8], tmm0" "tilestored [r10 + r8 + 64], tmm1" "tilestored [r11 + r9], tmm2"
+        "tilestored [r11 + r9 + 64], tmm3"
+    ]);
 
-    block!(one_by_one,
-        begin: ["tilezero tmm0"],
-        start: ["tileloadd tmm0, [r10 + r8]"],
-        step: [
-            "mov rcx, [rax + 64]" "add rcx, rdi"
-            "tileloadd tmm4, [r8 + r10]" "tileloadd tmm6, [rdi + rdx]"
-            "tileloadd tmm5, [r12 + r10]" "tileloadd tmm7, [rcx + rdx]"
-            "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm0, tmm4, tmm7" "tdpbf16ps tmm0, tmm5, tmm6"
-        ],
-        end: ["tilestored [r10 + r8], tmm0"]);
+    block!(two_by_one_of_three,
+    begin: ["tilezero tmm0" "tilezero tmm2"],
+    start: [
+        "tileloadd tmm0, [r10 + r8]" "tileloadd tmm2, [r11 + r9]"
+    ],
+    step: [
+        "tileloadd tmm4, [r8 + r10]" "tileloadd tmm5, [r9 + r10]" "tileloadd tmm6, [rdi + rdx]"
+        "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm2, tmm5, tmm6" "add rdi, [rax + 64]"
+        "tileloadd tmm6, [rdi + rdx]" "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm2, tmm5, tmm6"
+        "add rdi, [rax + 64]" "tileloadd tmm6, [rdi + rdx]" "tdpbf16ps tmm0, tmm4, tmm6"
+        "tdpbf16ps tmm2, tmm5, tmm6" "add r8, r11" "add r9, r11" "sub rdi, [rax + 64]"
+        "tileloadd tmm4, [r8 + r10]" "tileloadd tmm5, [r9 + r10]" "tileloadd tmm6, [rdi + rdx]"
+        "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm2, tmm5, tmm6" "sub rdi, [rax + 64]"
+        "tileloadd tmm6, [rdi + rdx]" "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm2, tmm5, tmm6" "add r8, r11"
+        "add r9, r11" "tileloadd tmm4, [r8 + r10]" "tileloadd tmm5, [r9 + r10]" "tdpbf16ps tmm0, tmm4, tmm6"
+        "tdpbf16ps tmm2, tmm5, tmm6"
+    ],
+    end: [
+        "tilestored [r10 + r8], tmm0" "tilestored [r11 + r9], tmm2"
+    ]);
+
+    block!(one_by_two_of_three,
+    begin: ["tilezero tmm0" "tilezero tmm1"],
+    start: [
+        "tileloadd tmm0, [r10 + r8]" "tileloadd tmm1, [r10 + r8 + 64]"
+    ],
+    step: [
+        "tileloadd tmm4, [r8 + r10]" "tileloadd tmm6, [rdi + rdx]" "tileloadd tmm7, [rcx + rdx]"
+        "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7" "add rdi, [rax + 64]" "add rcx, [rax + 64]"
+        "tileloadd tmm6, [rdi + rdx]" "tileloadd tmm7, [rcx + rdx]" "tdpbf16ps tmm0, tmm4, tmm6"
+        "tdpbf16ps tmm1, tmm4, tmm7" "add rdi, [rax + 64]" "add rcx, [rax + 64]" "tileloadd tmm6, [rdi + rdx]"
+        "tileloadd tmm7, [rcx + rdx]" "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7" "add r8, r11"
+        "sub rdi, [rax + 64]" "sub rcx, [rax + 64]" "tileloadd tmm4, [r8 + r10]" "tileloadd tmm6, [rdi + rdx]"
+        "tileloadd tmm7, [rcx + rdx]" "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7"
+        "sub rdi, [rax + 64]" "sub rcx, [rax + 64]" "tileloadd tmm6, [rdi + rdx]" "tileloadd tmm7, [rcx + rdx]"
+        "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7" "add r8, r11" "tileloadd tmm4, [r8 + r10]"
+        "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7"
+    ],
+    end: [
+        "tilestored [r10 + r8], tmm0" "tilestored [r10 + r8 + 64], tmm1"
+    ]);
+
+    block!(one_by_one_of_three,
+    begin: ["tilezero tmm0"],
+    start: [
+        "tileloadd tmm0, [r10 + r8]"
+    ],
+    step: [
+        "tileloadd tmm4, [r8 + r10]" "tileloadd tmm6, [rdi + rdx]" "tdpbf16ps tmm0, tmm4, tmm6"
+        "add rdi, [rax + 64]" "tileloadd tmm6, [rdi + rdx]" "tdpbf16ps tmm0, tmm4, tmm6" "add rdi, [rax + 64]"
+        "tileloadd tmm6, [rdi + rdx]" "tdpbf16ps tmm0, tmm4, tmm6" "add r8, r11" "sub rdi, [rax + 64]"
+        "tileloadd tmm4, [r8 + r10]" "tileloadd tmm6, [rdi + rdx]" "tdpbf16ps tmm0, tmm4, tmm6"
+        "sub rdi, [rax + 64]" "tileloadd tmm6, [rdi + rdx]" "tdpbf16ps tmm0, tmm4, tmm6" "add r8, r11"
+        "tileloadd tmm4, [r8 + r10]" "tdpbf16ps tmm0, tmm4, tmm6"
+    ],
+    end: [
+        "tilestored [r10 + r8], tmm0"
+    ]);
 }

@@ -1,59 +1,82 @@
-//! From f32 to the two bf16 parts of the tile unit's operands, in the orders in which it wants them.
+//! From f32 to the bf16 parts of the tile unit's operands, in the orders in which it wants them.
 
 use std::arch::x86_64::*;
 
 use super::product::TILE;
 
-/// The high and low bf16 parts of 32 values, in their order.
+/// The bf16 parts of 32 values, in their order: each rounds what those before leave.
 #[derive(Clone, Copy)]
-pub(crate) struct Halves {
-    pub(crate) high: __m512i,
-    pub(crate) low: __m512i,
-}
+pub(crate) struct Parts<const PARTS: usize>(pub(crate) [__m512i; PARTS]);
 
-impl Halves {
+// Loops rather than closures throughout, which would be compiled without the processor's features.
+impl<const PARTS: usize> Parts<PARTS> {
+    /// Splits 32 values.
+    ///
     /// # Safety
     /// As all of this module: the processor has AVX-512 F, BW and BF16.
-    #[inline(always)]
-    pub(crate) unsafe fn of(first: __m512, second: __m512) -> Self {
-        // SAFETY: the caller's.
-        unsafe {
-            let high = to_bf16(first, second);
-            let low = to_bf16(
-                _mm512_sub_ps(first, widen(_mm512_castsi512_si256(high))),
-                _mm512_sub_ps(second, widen(_mm512_extracti64x4_epi64::<1>(high))),
-            );
-            Self { high, low }
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub(crate) unsafe fn of(mut first: __m512, mut second: __m512) -> Self {
+        let mut parts = [_mm512_setzero_si512(); PARTS];
+        for part in &mut parts {
+            // SAFETY: the caller's; both types are 512 bits.
+            *part = unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(second, first)) };
+            first = _mm512_sub_ps(first, widen(_mm512_castsi512_si256(*part)));
+            second = _mm512_sub_ps(second, widen(_mm512_extracti64x4_epi64::<1>(*part)));
         }
+        Self(parts)
     }
 
     /// The last sixteen of these, and the first sixteen of the next.
     ///
     /// # Safety
     /// As [`Self::of`].
-    #[inline(always)]
-    pub(crate) unsafe fn shifted(self, next: Self) -> Self {
-        // SAFETY: the caller's.
-        unsafe {
-            Self {
-                high: _mm512_shuffle_i64x2::<0b01_00_11_10>(self.high, next.high),
-                low: _mm512_shuffle_i64x2::<0b01_00_11_10>(self.low, next.low),
-            }
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub(crate) unsafe fn shifted(mut self, next: Self) -> Self {
+        for (part, next) in self.0.iter_mut().zip(next.0) {
+            *part = _mm512_shuffle_i64x2::<0b01_00_11_10>(*part, next);
+        }
+        self
+    }
+
+    /// The first sixteen numbers in the even places, and the last sixteen in the odd ones.
+    ///
+    /// # Safety
+    /// As [`Self::of`].
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub(crate) unsafe fn interleaved(mut self) -> Self {
+        let places = _mm512_set_epi16(
+            31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17,
+            1, 16, 0,
+        );
+        for part in &mut self.0 {
+            *part = _mm512_permutexvar_epi16(places, *part);
+        }
+        self
+    }
+
+    /// Writes the first `len` numbers of each part, parts `distance` numbers apart.
+    ///
+    /// # Safety
+    /// As [`Self::of`], and there is room at `target`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub(crate) unsafe fn store(self, len: usize, target: *mut u16, distance: usize) {
+        let mask = ((1u64 << len) - 1) as __mmask32;
+        for (index, part) in self.0.into_iter().enumerate() {
+            // SAFETY: the caller's.
+            unsafe { _mm512_mask_storeu_epi16(target.add(index * distance).cast(), mask, part) };
         }
     }
 }
 
-#[inline(always)]
-unsafe fn to_bf16(first: __m512, second: __m512) -> __m512i {
-    // SAFETY: the caller's; both types are 512 bits.
-    unsafe { std::mem::transmute(_mm512_cvtne2ps_pbh(second, first)) }
-}
-
 /// bf16 is the upper half of f32.
-#[inline(always)]
-unsafe fn widen(values: __m256i) -> __m512 {
-    // SAFETY: the caller's.
-    unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(values))) }
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+fn widen(values: __m256i) -> __m512 {
+    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(values)))
 }
 
 #[inline(always)]
@@ -64,21 +87,15 @@ fn first_lanes(count: usize) -> __mmask16 {
 /// Splits values that lie side by side.
 ///
 /// # Safety
-/// The processor's features; `len` values are read, and as many numbers written to `high` and to `low`.
+/// The processor's features; `len` values are read, and as many numbers written to `target` and, for each further part,
+/// `distance` numbers further.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-pub(crate) unsafe fn split(values: *const f32, len: usize, high: *mut u16, low: *mut u16) {
-    // SAFETY: whole vectors lie within `len`, the last ones are masked.
-    unsafe {
-        let whole = len / 32 * 32;
-        for at in (0..whole).step_by(32) {
-            let halves = Halves::of(_mm512_loadu_ps(values.add(at)), _mm512_loadu_ps(values.add(at + 16)));
-            _mm512_storeu_si512(high.add(at).cast(), halves.high);
-            _mm512_storeu_si512(low.add(at).cast(), halves.low);
-        }
-        if len > whole {
-            split_few(values.add(whole), len - whole, len - whole, high.add(whole), low.add(whole));
-        }
+pub(crate) unsafe fn split<const PARTS: usize>(values: *const f32, len: usize, target: *mut u16, distance: usize) {
+    for at in (0..len).step_by(32) {
+        let count = (len - at).min(32);
+        // SAFETY: the caller's.
+        unsafe { split_few::<PARTS>(values.add(at), count, count, target.add(at), distance) };
     }
 }
 
@@ -88,14 +105,18 @@ pub(crate) unsafe fn split(values: *const f32, len: usize, high: *mut u16, low: 
 /// As [`split`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-pub(crate) unsafe fn split_few(values: *const f32, len: usize, width: usize, high: *mut u16, low: *mut u16) {
+pub(crate) unsafe fn split_few<const PARTS: usize>(
+    values: *const f32,
+    len: usize,
+    width: usize,
+    target: *mut u16,
+    distance: usize,
+) {
     // SAFETY: nothing outside the masks is touched.
     unsafe {
-        let load = |at: usize| _mm512_maskz_loadu_ps(first_lanes(len.saturating_sub(at)), values.wrapping_add(at));
-        let halves = Halves::of(load(0), load(16));
-        let mask = ((1u64 << width) - 1) as __mmask32;
-        _mm512_mask_storeu_epi16(high.cast(), mask, halves.high);
-        _mm512_mask_storeu_epi16(low.cast(), mask, halves.low);
+        let first = _mm512_maskz_loadu_ps(first_lanes(len), values);
+        let second = _mm512_maskz_loadu_ps(first_lanes(len.saturating_sub(16)), values.wrapping_add(16));
+        Parts::<PARTS>::of(first, second).store(width, target, distance);
     }
 }
 
@@ -106,30 +127,21 @@ pub(crate) unsafe fn split_few(values: *const f32, len: usize, width: usize, hig
 /// As [`split`], for all chunks.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-pub(crate) unsafe fn split_pixel(values: *const f32, channels: usize, chunk: usize, high: *mut u16, low: *mut u16) {
+pub(crate) unsafe fn split_pixel<const PARTS: usize>(
+    values: *const f32,
+    channels: usize,
+    chunk: usize,
+    target: *mut u16,
+    distance: usize,
+) {
     for index in 0..channels.div_ceil(32) {
         // SAFETY: the caller's.
         unsafe {
             let values = values.add((index * 32).min(channels - 32));
-            let halves = Halves::of(_mm512_loadu_ps(values), _mm512_loadu_ps(values.add(16)));
-            _mm512_storeu_si512(high.add(index * chunk).cast(), halves.high);
-            _mm512_storeu_si512(low.add(index * chunk).cast(), halves.low);
+            let parts = Parts::<PARTS>::of(_mm512_loadu_ps(values), _mm512_loadu_ps(values.add(16)));
+            parts.store(32, target.add(index * chunk), distance);
         }
     }
-}
-
-/// The first sixteen numbers in the even places, and the last sixteen in the odd ones.
-///
-/// # Safety
-/// The processor's features.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-pub(crate) fn interleave(halves: Halves) -> Halves {
-    let places = _mm512_set_epi16(
-        31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1,
-        16, 0,
-    );
-    Halves { high: _mm512_permutexvar_epi16(places, halves.high), low: _mm512_permutexvar_epi16(places, halves.low) }
 }
 
 /// Sixteen rows of sixteen pairs of numbers, or of f32, with rows and columns exchanged.

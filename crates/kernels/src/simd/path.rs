@@ -8,10 +8,14 @@ use std::sync::atomic::{AtomicU8, Ordering};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CpuPath {
-    /// As [`Self::Avx512`], with convolutions on the tile unit (AMX). Each f32 is split into two bf16 numbers, of whose
-    /// products three are summed in f32: 16 of f32's 24 digits, an error of 5e-6 of the largest value where Winograd's
-    /// algorithm in f32 has 2e-6. A value beyond 3.39e38, the largest of bf16, counts as infinite. Linux only.
+    /// As [`Self::Avx512`], with convolutions on the tile unit (AMX) where that is faster. Each f32 is split into three
+    /// bf16 numbers, of whose products six are summed in f32, which is as exact as products of f32. A value beyond
+    /// 3.39e38, the largest of bf16, counts as infinite. Linux only.
     Amx,
+    /// As [`Self::Amx`], with two bf16 numbers and three products for each f32, in all convolutions of one group: 16 of
+    /// f32's 24 digits, an error of 5e-6 of the largest value where Winograd's algorithm in f32 has 2e-6 and the direct
+    /// sum 1e-7. Never chosen unasked.
+    AmxShort,
     /// AVX-512 F, VL, DQ and BW.
     Avx512,
     /// AVX2 with FMA.
@@ -22,15 +26,15 @@ pub enum CpuPath {
 
 impl CpuPath {
     /// All of them, fastest first.
-    pub const ALL: [Self; 4] = [Self::Amx, Self::Avx512, Self::Avx2, Self::Portable];
+    pub const ALL: [Self; 5] = [Self::AmxShort, Self::Amx, Self::Avx512, Self::Avx2, Self::Portable];
 
     /// Whether this processor has the path's instructions.
     pub fn is_available(self) -> bool {
         match self {
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-            Self::Amx => Self::Avx512.is_available() && crate::amx::is_available(),
+            Self::Amx | Self::AmxShort => Self::Avx512.is_available() && crate::amx::is_available(),
             #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
-            Self::Amx => false,
+            Self::Amx | Self::AmxShort => false,
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => {
                 std::is_x86_feature_detected!("avx512f")
@@ -47,13 +51,15 @@ impl CpuPath {
         }
     }
 
-    /// The fastest path of this processor.
+    /// The fastest path of this processor that keeps f32's precision.
     pub fn best() -> Self {
-        Self::ALL.into_iter().find(|path| path.is_available()).unwrap_or(Self::Portable)
+        let mut exact = Self::ALL.into_iter().filter(|path| *path != Self::AmxShort);
+        exact.find(|path| path.is_available()).unwrap_or(Self::Portable)
     }
 
     fn name(self) -> &'static str {
         match self {
+            Self::AmxShort => "amx-short",
             Self::Amx => "amx",
             Self::Avx512 => "avx512",
             Self::Avx2 => "avx2",
@@ -76,7 +82,7 @@ impl FromStr for CpuPath {
         Self::ALL
             .into_iter()
             .find(|path| path.name() == text)
-            .ok_or_else(|| format!("unknown CPU path {text:?}; choose amx, avx512, avx2 or portable"))
+            .ok_or_else(|| format!("unknown CPU path {text:?}; choose amx-short, amx, avx512, avx2 or portable"))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The pass over bands: a copy of the pixels in two parts, then tiles of outputs.
+//! The pass over bands: a copy of the pixels in parts, then tiles of outputs.
 
 use super::grid::{Band, Grid, bands};
 use super::places::{PlaceTile, Places};
@@ -19,11 +19,17 @@ const BANDS_PER_THREAD: usize = 4;
 const LINE: usize = 32;
 
 /// Computes all outputs of a pass with one group of channels.
-pub(super) fn run(pass: &Pass, source: &[f32], w: &[f32], bias: Option<&[f32]>, windows: &[Window]) -> Vec<f32> {
+pub(super) fn run<const PARTS: usize>(
+    pass: &Pass,
+    source: &[f32],
+    w: &[f32],
+    bias: Option<&[f32]>,
+    windows: &[Window],
+) -> Vec<f32> {
     let grid = Grid::new(windows, pass.source);
     let pixel = pass.inputs.next_multiple_of(2).min(DEPTH);
     let (pitch, chunks) = (grid.pitch() * pixel, pass.inputs.div_ceil(DEPTH));
-    let row_bytes = grid.phases() * chunks * pitch * 2 * size_of::<u16>();
+    let row_bytes = grid.phases() * chunks * pitch * PARTS * size_of::<u16>();
     let least = BANDS_PER_THREAD * rayon::current_num_threads();
     let bands = bands(pass, &grid, (BAND_BYTES / row_bytes.max(1)).max(1), least.min(most_bands(pass)));
     let len = pass.images * pass.target[0] * pass.target[1] * pass.outputs;
@@ -31,7 +37,7 @@ pub(super) fn run(pass: &Pass, source: &[f32], w: &[f32], bias: Option<&[f32]>, 
     // One layout for all bands: steps are distances in it.
     let chunk = rows * pitch + grid.lead() * pixel;
     let layout = Layout { pixel, pitch, chunk, plane: chunks * chunk };
-    let passes: Vec<(&Window, Steps, Weights)> = windows
+    let passes: Vec<(&Window, Steps, Weights<PARTS>)> = windows
         .iter()
         .map(|window| {
             let steps = Steps::new(pass, window, &grid, layout);
@@ -46,7 +52,7 @@ pub(super) fn run(pass: &Pass, source: &[f32], w: &[f32], bias: Option<&[f32]>, 
     // SAFETY: every output belongs to one window, one band and one panel.
     unsafe {
         build_parts(len, bands.len() * shares, |index, y| {
-            let work = BandWork { pass, grid: &grid, layout, band: &bands[index / shares], source, bias, y };
+            let work = BandWork::<PARTS> { pass, grid: &grid, layout, band: &bands[index / shares], source, bias, y };
             let first = panels.len().min(index % shares * share);
             let panels = &panels[first..panels.len().min(first + share)];
             if panels.is_empty() {
@@ -69,7 +75,7 @@ fn most_bands(pass: &Pass) -> usize {
 }
 
 /// What the outputs of a band are computed from.
-struct BandWork<'a> {
+struct BandWork<'a, const PARTS: usize> {
     pass: &'a Pass,
     grid: &'a Grid,
     layout: Layout,
@@ -79,51 +85,50 @@ struct BandWork<'a> {
     y: Parts,
 }
 
-/// The pixels of a band: high parts, then low ones.
+/// The pixels of a band, part by part.
 struct Copy {
     numbers: Buffer,
-    /// Numbers from a high part to its low part.
-    low: usize,
+    /// Numbers from one part to the next.
+    part: usize,
 }
 
 impl Copy {
-    fn high(&self) -> *const u16 {
+    fn start(&self) -> *const u16 {
         self.numbers.as_ptr().cast()
     }
 }
 
-impl BandWork<'_> {
+impl<const PARTS: usize> BandWork<'_, PARTS> {
     /// Copies what the band's windows read, zeros included.
     fn copy(&self) -> Copy {
         let (grid, layout) = (self.grid, self.layout);
         let rows = self.band.plane_rows(grid);
         // Beyond the last row, tiles read for outputs computed in vain.
         let slack = (2 * TILE * grid.column_phases() + grid.pitch()) * layout.pixel;
-        let low = (grid.phases() * layout.plane + slack).next_multiple_of(LINE);
-        let mut numbers = Buffer::lend(low);
+        let part = (grid.phases() * layout.plane + slack).next_multiple_of(LINE);
+        let mut numbers = Buffer::lend((PARTS * part).div_ceil(2));
         let start = numbers.as_mut_ptr().cast::<u16>();
         for phase in 0..grid.phases() {
             // SAFETY: the plane has these rows, and each chunk room for the zeros that the last one finds after it.
             unsafe {
                 let plane = start.add(phase * layout.plane);
                 for row in 0..rows {
-                    self.copy_row(phase, row, plane.add(row * layout.pitch), low);
+                    self.copy_row(phase, row, plane.add(row * layout.pitch), part);
                 }
-                self.clear(plane.add(rows * layout.pitch), grid.lead(), low);
+                self.clear(plane.add(rows * layout.pitch), grid.lead(), part);
             }
         }
-        Copy { numbers, low }
+        Copy { numbers, part }
     }
 
     /// # Safety
-    /// There is room for the pixels at `target`, and `low` numbers further, in every chunk.
-    unsafe fn clear(&self, target: *mut u16, pixels: usize, low: usize) {
+    /// There is room for the pixels at `target` and for each further part, in every chunk.
+    unsafe fn clear(&self, target: *mut u16, pixels: usize, part: usize) {
         for chunk in 0..self.pass.inputs.div_ceil(DEPTH) {
-            // SAFETY: the caller's.
-            unsafe {
-                let target = target.add(chunk * self.layout.chunk);
-                target.write_bytes(0, pixels * self.layout.pixel);
-                target.add(low).write_bytes(0, pixels * self.layout.pixel);
+            for index in 0..PARTS {
+                let target = target.wrapping_add(chunk * self.layout.chunk + index * part);
+                // SAFETY: the caller's.
+                unsafe { target.write_bytes(0, pixels * self.layout.pixel) };
             }
         }
     }
@@ -131,29 +136,29 @@ impl BandWork<'_> {
     /// A row of a plane.
     ///
     /// # Safety
-    /// There is room for a row at `target`, and `low` numbers further, in every chunk.
-    unsafe fn copy_row(&self, phase: usize, row: usize, target: *mut u16, low: usize) {
+    /// There is room for a row at `target` and for each further part, in every chunk.
+    unsafe fn copy_row(&self, phase: usize, row: usize, target: *mut u16, part: usize) {
         let (grid, pixel, channels) = (self.grid, self.layout.pixel, self.pass.inputs);
         let [height, width] = self.pass.source;
         let (image, row) = self.band.row(grid, row);
         // SAFETY: the caller vouches for the target; the source has the row.
         unsafe {
             let Some(row) = grid.input_row(phase, row, height) else {
-                return self.clear(target, grid.pitch(), low);
+                return self.clear(target, grid.pitch(), part);
             };
-            self.clear(target, grid.lead(), low);
+            self.clear(target, grid.lead(), part);
             let target = target.add(grid.lead() * pixel);
-            self.clear(target.add(width * pixel), grid.pitch() - grid.lead() - width, low);
+            self.clear(target.add(width * pixel), grid.pitch() - grid.lead() - width, part);
             let source = self.source[(image * height + row) * width * channels..][..width * channels].as_ptr();
             if pixel == channels {
-                return amx::split(source, width * channels, target, target.add(low));
+                return amx::split::<PARTS>(source, width * channels, target, part);
             }
             for place in 0..width {
                 let (source, target) = (source.add(place * channels), target.add(place * pixel));
                 if channels >= DEPTH {
-                    amx::split_pixel(source, channels, self.layout.chunk, target, target.add(low));
+                    amx::split_pixel::<PARTS>(source, channels, self.layout.chunk, target, part);
                 } else {
-                    amx::split_few(source, channels, pixel, target, target.add(low));
+                    amx::split_few::<PARTS>(source, channels, pixel, target, part);
                 }
             }
         }
@@ -164,7 +169,7 @@ impl BandWork<'_> {
         &self,
         window: &Window,
         steps: &Steps,
-        weights: &Weights,
+        weights: &Weights<PARTS>,
         (first, panels): (usize, &[Panel]),
         copy: &Copy,
     ) {
@@ -186,15 +191,15 @@ impl BandWork<'_> {
 }
 
 /// Two tiles of outputs' rows, for one panel of channels.
-struct Block<'a> {
-    work: &'a BandWork<'a>,
+struct Block<'a, const PARTS: usize> {
+    work: &'a BandWork<'a, PARTS>,
     places: &'a Places,
     panel: Panel,
     offsets: &'a [u32],
     copy: &'a Copy,
 }
 
-impl Block<'_> {
+impl<const PARTS: usize> Block<'_, PARTS> {
     /// # Safety
     /// There are one or two tiles, of this band's places; `weights` are the panel's.
     #[inline(always)]
@@ -212,24 +217,24 @@ impl Block<'_> {
                 out_stride[index] = self.places.column_stride * channels * size_of::<f32>();
             }
         }
-        let left = |tile: &PlaceTile| self.copy.high().wrapping_add(tile.start * step * pixel);
+        let left = |tile: &PlaceTile| self.copy.start().wrapping_add(tile.start * step * pixel);
         let steps = self.offsets.as_ptr_range();
         let product = Product {
             left: [left(&tiles[0]), left(&tiles[tiles.len() - 1])],
             left_stride: step * pixel * size_of::<u16>(),
-            low: self.copy.low * size_of::<u16>(),
+            left_part: self.copy.part * size_of::<u16>(),
             steps: steps.start,
             steps_end: steps.end,
             right: weights,
             right_tile: TILE * DEPTH * size_of::<u16>(),
-            right_low: self.panel.step() / 2 * size_of::<u16>(),
-            right_step: self.panel.step() * size_of::<u16>(),
+            right_part: self.panel.part() * size_of::<u16>(),
+            right_step: PARTS * self.panel.part() * size_of::<u16>(),
             out,
             out_stride,
             accumulate: 0,
         };
         // SAFETY: the copy covers what tiles at places of the band read; the results are this band's, or this block's.
-        unsafe { product.run(unit, tiles.len(), self.panel.tiles) };
+        unsafe { product.run::<PARTS>(unit, tiles.len(), self.panel.tiles) };
         for (index, tile) in tiles.iter().enumerate().filter(|(_, tile)| direct(tile).is_none()) {
             // SAFETY: the outputs are this band's.
             unsafe { self.store(tile.start, &room[index * TILE * width..][..TILE * width]) };

@@ -35,11 +35,11 @@ const TASK_OUTPUTS: usize = 8;
 ///
 /// Where they are few, fixed runs of bands have sums of their own, which are added in order; else threads share the
 /// sums among them, band after band.
-pub(in crate::conv) fn weight_gradient(x: &[f32], dy: &[f32], shape: &ConvShape) -> Vec<f32> {
-    let work = Work::new(x, dy, shape);
+pub(super) fn weight_gradient<const PARTS: usize>(x: &[f32], dy: &[f32], shape: &ConvShape) -> Vec<f32> {
+    let work = Work::<PARTS>::new(x, dy, shape);
     let shape = &work.source.shape;
     let is_shared = work.len() > OWN_SUMS;
-    let bytes = (shape.c_in + shape.c_out) * 2 * size_of::<u16>();
+    let bytes = (shape.c_in + shape.c_out) * PARTS * size_of::<u16>();
     let places = if is_shared { MOST_PLACES } else { (BAND_BYTES / bytes).min(MOST_PLACES) };
     let pass = Pass::forward(shape);
     let bands = bands(&pass, &work.grid, (places / work.grid.columns().max(1)).max(1), 1);
@@ -50,7 +50,7 @@ pub(in crate::conv) fn weight_gradient(x: &[f32], dy: &[f32], shape: &ConvShape)
 }
 
 /// What the gradient is computed from.
-struct Work<'a> {
+struct Work<'a, const PARTS: usize> {
     source: Source<'a>,
     dy: &'a [f32],
     window: Window,
@@ -59,7 +59,7 @@ struct Work<'a> {
     padded: [usize; 2],
 }
 
-impl<'a> Work<'a> {
+impl<'a, const PARTS: usize> Work<'a, PARTS> {
     fn new(x: &'a [f32], dy: &'a [f32], shape: &ConvShape) -> Self {
         let source = Source::new(x, shape);
         let shape = &source.shape;
@@ -78,10 +78,10 @@ impl<'a> Work<'a> {
     fn sum(&self, bands: &[Band], is_shared: bool) -> Vec<f32> {
         let mut sums = vec![0.0; self.len()];
         let tasks = self.tasks();
-        let has_odd = Inputs::has_odd(&self.grid, &self.window);
+        let has_odd = Inputs::<PARTS>::has_odd(&self.grid, &self.window);
         for band in bands {
-            let inputs = Inputs::copy(&self.source, &self.grid, band, has_odd, is_shared);
-            let gradients = Gradients::copy(self.dy, &self.grid, band, &self.source.shape, is_shared);
+            let inputs = Inputs::<PARTS>::copy(&self.source, &self.grid, band, has_odd, is_shared);
+            let gradients = Gradients::<PARTS>::copy(self.dy, &self.grid, band, &self.source.shape, is_shared);
             let parts = Parts::of(&mut sums);
             let add = |task: &Vec<Block>| {
                 // SAFETY: the pass comes here only where the unit is available, and nothing else runs on this thread
@@ -118,7 +118,14 @@ impl<'a> Work<'a> {
     ///
     /// # Safety
     /// Nothing else touches the block's sums.
-    unsafe fn add(&self, block: &Block, inputs: &Inputs, gradients: &Gradients, sums: Parts, tiles: &Tiles) {
+    unsafe fn add(
+        &self,
+        block: &Block,
+        inputs: &Inputs<PARTS>,
+        gradients: &Gradients<PARTS>,
+        sums: Parts,
+        tiles: &Tiles,
+    ) {
         let [rows, stride] = self.padded;
         let steps = gradients.step_offsets().as_ptr_range();
         let taps = self.window.rows.taps.iter().flat_map(|row| self.window.columns.taps.iter().map(move |c| (row, c)));
@@ -127,19 +134,19 @@ impl<'a> Work<'a> {
             let product = Product {
                 left: [0, TILE].map(|row| gradients.tile(block.outputs.first + row)),
                 left_stride: DEPTH * size_of::<u16>(),
-                low: gradients.low_bytes(),
+                left_part: gradients.part_bytes(),
                 steps: steps.start,
                 steps_end: steps.end,
                 right: inputs.tile(&self.grid, block.inputs.first, [row.offset, column.offset]),
                 right_tile: inputs.tile_bytes(),
-                right_low: inputs.low_bytes(),
+                right_part: inputs.part_bytes(),
                 right_step: TILE * DEPTH * size_of::<u16>(),
                 out: [0, TILE].map(|row| sums.start().wrapping_add(first + row * stride)),
                 out_stride: [stride * size_of::<f32>(); 2],
                 accumulate: 1,
             };
             // SAFETY: the copies cover all steps at every tap's distance; the sums have whole tiles.
-            unsafe { product.run(tiles, block.outputs.tiles, block.inputs.tiles) };
+            unsafe { product.run::<PARTS>(tiles, block.outputs.tiles, block.inputs.tiles) };
         }
     }
 }

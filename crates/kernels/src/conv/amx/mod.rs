@@ -1,5 +1,5 @@
-//! Convolution on the tile unit (see [`crate::amx`]): a product of taps on padded copies of pixels in two parts, for
-//! each of the three passes.
+//! Convolution on the tile unit (see [`crate::amx`]): a product of taps on padded copies of pixels in parts, for each of
+//! the three passes.
 
 mod forward;
 mod gradient;
@@ -9,33 +9,50 @@ mod source;
 mod transposed;
 mod weights;
 
-pub(super) use gradient::weight_gradient;
-
 use super::pass::Pass;
 use super::shape::ConvShape;
 use super::window::Window;
+use super::winograd;
 use crate::amx::TILE;
 use crate::simd::{self, CpuPath};
 
-/// Whether this processor's path has the unit, and the passes here cover a shape: one group, no more padding than
-/// windows reach, and rows of which a copy holds as many as a window spans.
+/// Whether the CPU path has the unit, which is the best for a shape there.
+///
+/// Six products are one too many against Winograd's algorithm, but for images that its tiles hang over.
 pub(super) fn covers(shape: &ConvShape) -> bool {
+    /// Outputs of an image at most, if Winograd's algorithm has a say.
+    const SMALL: usize = 64;
+    /// Channels at least: fewer leave tiles empty.
+    const CHANNELS: usize = 16;
+
+    let is_best = match simd::selected().path() {
+        CpuPath::AmxShort => true,
+        CpuPath::Amx => {
+            let is_small = shape.output_pixels() <= SMALL;
+            (is_small || !winograd::covers(shape)) && shape.c_in.min(shape.c_out) >= CHANNELS
+        }
+        _ => false,
+    };
+    is_best && fits(shape)
+}
+
+/// Whether the passes here can compute a shape: one group, no more padding than windows reach, and rows of which a copy
+/// holds as many as a window spans.
+fn fits(shape: &ConvShape) -> bool {
     /// Numbers of a copy that holds one row of outputs, at most.
     const LARGEST: usize = 1 << 26;
 
-    if simd::selected().path() != CpuPath::Amx || shape.geometry.groups != 1 {
-        return false;
-    }
     let geometry = &shape.geometry;
     let reach = [0, 1].map(|axis| geometry.dilation[axis].saturating_mul(shape.kernel[axis] - 1));
-    let fits = (0..2).all(|axis| geometry.padding[axis] <= reach[axis]);
+    let is_reached = (0..2).all(|axis| geometry.padding[axis] <= reach[axis]);
     let sizes = [
         reach[0].saturating_add(2 * geometry.stride[0]),
         shape.input[1].max(shape.output[1]).saturating_add(2 * reach[1]).saturating_add(2 * geometry.stride[1]),
         shape.c_in.max(shape.c_out).next_multiple_of(TILE),
     ];
     let numbers = sizes.into_iter().fold(1, usize::saturating_mul);
-    fits && numbers <= LARGEST && i32::try_from(shape.c_in * shape.c_out * shape.taps()).is_ok()
+    let has_one_group = geometry.groups == 1;
+    has_one_group && is_reached && numbers <= LARGEST && i32::try_from(shape.c_in * shape.c_out * shape.taps()).is_ok()
 }
 
 /// Whether the gradient of the weights is worth its copies: they are large beside a small window of few channels.
@@ -48,10 +65,30 @@ pub(super) fn covers_weight_gradient(shape: &ConvShape) -> bool {
 
 /// `y = x ∗ w + bias`.
 pub(super) fn forward(x: &[f32], w: &[f32], bias: Option<&[f32]>, shape: &ConvShape) -> Vec<f32> {
-    forward::run(&Pass::forward(shape), x, w, bias, &[Window::forward(shape)])
+    run(&Pass::forward(shape), x, w, bias, &[Window::forward(shape)])
 }
 
 /// Gradient of the input.
 pub(super) fn input_gradient(dy: &[f32], w: &[f32], shape: &ConvShape) -> Vec<f32> {
-    forward::run(&Pass::backward(shape), dy, w, None, &Window::backward(shape))
+    run(&Pass::backward(shape), dy, w, None, &Window::backward(shape))
+}
+
+fn run(pass: &Pass, source: &[f32], w: &[f32], bias: Option<&[f32]>, windows: &[Window]) -> Vec<f32> {
+    match is_short() {
+        true => forward::run::<2>(pass, source, w, bias, windows),
+        false => forward::run::<3>(pass, source, w, bias, windows),
+    }
+}
+
+/// Gradient of the weights, OIHW.
+pub(super) fn weight_gradient(x: &[f32], dy: &[f32], shape: &ConvShape) -> Vec<f32> {
+    match is_short() {
+        true => gradient::weight_gradient::<2>(x, dy, shape),
+        false => gradient::weight_gradient::<3>(x, dy, shape),
+    }
+}
+
+/// Whether two parts are to do.
+fn is_short() -> bool {
+    simd::selected().path() == CpuPath::AmxShort
 }

@@ -6,8 +6,8 @@ use rayon::prelude::*;
 
 use super::grid::{Band, Grid};
 use super::source::Source;
-use crate::amx::{DEPTH, Halves, TILE, interleave, transpose_pairs};
-use crate::build::Parts;
+use crate::amx::{DEPTH, Parts, TILE, transpose_pairs};
+use crate::build;
 use crate::conv::shape::ConvShape;
 use crate::conv::window::Window;
 use crate::scratch::Buffer;
@@ -72,32 +72,32 @@ impl Channels {
 
 /// The left operand: the gradients at a band's places, zeros where there is no output; tile by tile of channels, and in
 /// each step by step.
-pub(super) struct Gradients {
+pub(super) struct Gradients<const PARTS: usize> {
     numbers: Buffer,
-    /// Numbers from high to low parts.
-    low: usize,
+    /// Numbers from one part to the next.
+    part: usize,
     /// Where each step begins in a tile of channels, in bytes.
     steps: Vec<u32>,
 }
 
-impl Gradients {
+impl<const PARTS: usize> Gradients<PARTS> {
     pub(super) fn copy(dy: &[f32], grid: &Grid, band: &Band, shape: &ConvShape, is_shared: bool) -> Self {
         let places = outputs(grid, band, shape);
         let (steps, tiles) = (places.len() / DEPTH, shape.c_out.div_ceil(TILE));
-        let low = tiles * steps * TILE * DEPTH;
-        let mut numbers = Buffer::lend(low);
-        let parts = Parts::of(&mut numbers);
+        let part = tiles * steps * TILE * DEPTH;
+        let mut numbers = Buffer::lend(PARTS * part / 2);
+        let parts = build::Parts::of(&mut numbers);
         each(steps, is_shared, |step| {
             for tile in 0..tiles {
                 let channels = Channels::new(dy, shape.c_out, tile * TILE);
                 let target = parts.start().cast::<u16>().wrapping_add((tile * steps + step) * TILE * DEPTH);
                 // SAFETY: whoever asks for gradients runs on the tile unit; tiles have room of their own in each step.
-                unsafe { transpose(channels, &places[step * DEPTH..][..DEPTH], target, low) };
+                unsafe { transpose::<PARTS>(channels, &places[step * DEPTH..][..DEPTH], target, part) };
                 channels.prefetch(&places[(step + 1) * DEPTH..]);
             }
         });
         let steps = (0..steps).map(|step| (step * TILE * DEPTH * size_of::<u16>()) as u32).collect();
-        Self { numbers, low, steps }
+        Self { numbers, part, steps }
     }
 
     pub(super) fn step_offsets(&self) -> &[u32] {
@@ -109,17 +109,18 @@ impl Gradients {
         self.numbers.as_ptr().cast::<u16>().wrapping_add(channel * self.steps.len() * DEPTH)
     }
 
-    pub(super) fn low_bytes(&self) -> usize {
-        self.low * size_of::<u16>()
+    pub(super) fn part_bytes(&self) -> usize {
+        self.part * size_of::<u16>()
     }
 }
 
 /// One tile: a row of the places for each of sixteen channels.
 ///
 /// # Safety
-/// The processor has the tile unit's vectors, `places` are of the channels' pixels; there is room for a tile at `target` and `low` numbers further.
+/// The processor has the tile unit's vectors, `places` are of the channels' pixels; there is room for a tile at
+/// `target` and for each further part.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn transpose(channels: Channels, places: &[Pixel], target: *mut u16, low: usize) {
+unsafe fn transpose<const PARTS: usize>(channels: Channels, places: &[Pixel], target: *mut u16, part: usize) {
     let mut halves = [[_mm512_setzero_si512(); TILE]; 2];
     // Loops rather than closures, which would be compiled without the features.
     for (half, places) in halves.iter_mut().zip(places.chunks_exact(TILE)) {
@@ -133,10 +134,8 @@ unsafe fn transpose(channels: Channels, places: &[Pixel], target: *mut u16, low:
     for row in 0..TILE {
         // SAFETY: the processor's features are on; the caller vouches for the target.
         unsafe {
-            let halves = Halves::of(_mm512_castsi512_ps(halves[0][row]), _mm512_castsi512_ps(halves[1][row]));
-            let target = target.add(row * DEPTH);
-            _mm512_storeu_si512(target.cast(), halves.high);
-            _mm512_storeu_si512(target.add(low).cast(), halves.low);
+            let (first, last) = (_mm512_castsi512_ps(halves[0][row]), _mm512_castsi512_ps(halves[1][row]));
+            Parts::<PARTS>::of(first, last).store(DEPTH, target.add(row * DEPTH), part);
         }
     }
 }
@@ -158,10 +157,10 @@ fn outputs(grid: &Grid, band: &Band, shape: &ConvShape) -> Vec<Pixel> {
 
 /// The right operand: pairs of neighbouring pixels, zeros around the images included; for each phase, and for pairs
 /// that begin at even and at odd places, tile by tile of channels. A tap whose distance is odd reads the latter.
-pub(super) struct Inputs {
+pub(super) struct Inputs<const PARTS: usize> {
     numbers: Buffer,
-    /// Numbers from high to low parts.
-    low: usize,
+    /// Numbers from one part to the next.
+    part: usize,
     /// Between phases.
     plane: usize,
     /// Between even and odd pairs.
@@ -173,7 +172,7 @@ pub(super) struct Inputs {
 /// Numbers of a pair of sixteen channels: a row of a tile.
 const PAIR: usize = DEPTH;
 
-impl Inputs {
+impl<const PARTS: usize> Inputs<PARTS> {
     pub(super) fn copy(source: &Source<'_>, grid: &Grid, band: &Band, has_odd: bool, is_shared: bool) -> Self {
         // A tap's distance in a row, and the step that the last place is in.
         let places = ((band.plane_rows(grid) + 1) * grid.columns() + DEPTH).next_multiple_of(DEPTH);
@@ -183,9 +182,9 @@ impl Inputs {
         let parity = tiles * tile;
         let plane = 2 * parity;
         let phases = grid.phases() * grid.column_phases();
-        let low = phases * plane;
-        let mut numbers = Buffer::lend(low);
-        let parts = Parts::of(&mut numbers);
+        let part = phases * plane;
+        let mut numbers = Buffer::lend(PARTS * part / 2);
+        let parts = build::Parts::of(&mut numbers);
         for phase in 0..phases {
             let pixels = inputs(grid, band, source, phase, places + 1);
             each(places / DEPTH, is_shared, |step| {
@@ -195,12 +194,12 @@ impl Inputs {
                     let start = phase * plane + index * tile + step * DEPTH / 2 * PAIR;
                     let target = parts.start().cast::<u16>().wrapping_add(start);
                     // SAFETY: whoever asks for inputs runs on the tile unit; tiles have room of their own in each step.
-                    unsafe { join(channels, step_pixels, target, has_odd.then_some(parity), low) };
+                    unsafe { join::<PARTS>(channels, step_pixels, target, has_odd.then_some(parity), part) };
                     channels.prefetch(&pixels[(step + 1) * DEPTH..]);
                 }
             });
         }
-        Self { numbers, low, plane, parity, tile }
+        Self { numbers, part, plane, parity, tile }
     }
 
     /// Whether some tap of the window reads odd pairs.
@@ -225,8 +224,8 @@ impl Inputs {
         self.tile * size_of::<u16>()
     }
 
-    pub(super) fn low_bytes(&self) -> usize {
-        self.low * size_of::<u16>()
+    pub(super) fn part_bytes(&self) -> usize {
+        self.part * size_of::<u16>()
     }
 }
 
@@ -250,27 +249,29 @@ fn inputs(grid: &Grid, band: &Band, source: &Source<'_>, phase: usize, places: u
 }
 
 /// Pairs of the pixels, the last of which only ends an odd one: even pairs at `target`, odd ones, if they are wanted,
-/// `odd` numbers further; low parts `low` numbers after the high ones.
+/// `odd` numbers further; parts `part` numbers apart.
 ///
 /// # Safety
 /// The processor has the tile unit's vectors, the pixels are of the channels; there is room for the pairs.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn join(channels: Channels, pixels: &[Pixel], target: *mut u16, odd: Option<usize>, low: usize) {
+unsafe fn join<const PARTS: usize>(
+    channels: Channels,
+    pixels: &[Pixel],
+    target: *mut u16,
+    odd: Option<usize>,
+    part: usize,
+) {
     // SAFETY: the processor's features are on; the caller vouches for the target.
     unsafe {
-        let mut next = Halves::of(channels.load(pixels[0]), channels.load(pixels[1]));
+        let mut next = Parts::<PARTS>::of(channels.load(pixels[0]), channels.load(pixels[1]));
         for (pair, following) in pixels[2..].chunks(2).enumerate() {
             let this = next;
             let last = following.get(1).copied().unwrap_or(NONE);
-            next = Halves::of(channels.load(following[0]), channels.load(last));
+            next = Parts::of(channels.load(following[0]), channels.load(last));
             let target = target.add(pair * PAIR);
-            let even = interleave(this);
-            _mm512_storeu_si512(target.cast(), even.high);
-            _mm512_storeu_si512(target.add(low).cast(), even.low);
+            this.interleaved().store(DEPTH, target, part);
             if let Some(odd) = odd {
-                let pairs = interleave(this.shifted(next));
-                _mm512_storeu_si512(target.add(odd).cast(), pairs.high);
-                _mm512_storeu_si512(target.add(odd + low).cast(), pairs.low);
+                this.shifted(next).interleaved().store(DEPTH, target.add(odd), part);
             }
         }
     }

@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use rayon::prelude::*;
 
 use super::grid::Grid;
-use crate::amx::{DEPTH, Halves, TILE, transpose_pairs};
+use crate::amx::{DEPTH, Parts, TILE, transpose_pairs};
 use crate::conv::pass::Pass;
 use crate::conv::window::Window;
 use crate::scratch::Buffer;
@@ -116,22 +116,22 @@ pub(super) fn panels(columns: usize) -> impl Iterator<Item = Panel> + Clone {
 }
 
 impl Panel {
-    /// Numbers of the tiles of one step, high and low.
-    pub(super) fn step(&self) -> usize {
-        2 * self.tiles * TILE * DEPTH
+    /// Numbers of the tiles of one part of a step.
+    pub(super) fn part(&self) -> usize {
+        self.tiles * TILE * DEPTH
     }
 }
 
-/// Weights as the right operand: panel by panel, step by step.
-pub(super) struct Weights {
+/// Weights as the right operand: panel by panel, step by step, part by part.
+pub(super) struct Weights<const PARTS: usize> {
     tiles: Buffer,
     /// Numbers of a panel of two tiles.
     panel: usize,
 }
 
-impl Weights {
+impl<const PARTS: usize> Weights<PARTS> {
     pub(super) fn pack(pass: &Pass, w: &[f32], steps: &Steps) -> Self {
-        let panel = steps.steps.len() * 2 * PANEL * TILE * DEPTH;
+        let panel = steps.steps.len() * PARTS * PANEL * TILE * DEPTH;
         let panels: Vec<Panel> = panels(pass.outputs).collect();
         let mut tiles = Buffer::lend(panels.len() * panel / 2);
         tiles.par_chunks_mut((panel / 2).max(1)).zip(panels).for_each(|(tiles, panel)| {
@@ -139,7 +139,7 @@ impl Weights {
             for tile in 0..panel.tiles {
                 // SAFETY: whoever packs weights runs on the tile unit, which has the vectors too; the panel has room
                 // for its tiles of every step, and the outputs exist.
-                unsafe { pack_tile(pass, w, steps, panel, tile, tiles) };
+                unsafe { pack_tile::<PARTS>(pass, w, steps, panel, tile, tiles) };
             }
         });
         Self { tiles, panel }
@@ -156,7 +156,14 @@ impl Weights {
 /// # Safety
 /// The processor has AVX-512 F, BW and BF16; `panel` lies within the pass's outputs, and its tiles within `tiles`.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn pack_tile(pass: &Pass, w: &[f32], steps: &Steps, panel: Panel, tile: usize, tiles: *mut u16) {
+unsafe fn pack_tile<const PARTS: usize>(
+    pass: &Pass,
+    w: &[f32],
+    steps: &Steps,
+    panel: Panel,
+    tile: usize,
+    tiles: *mut u16,
+) {
     let first = panel.first + tile * TILE;
     let outputs = (panel.used - tile * TILE).min(TILE);
     for (index, step) in steps.steps.iter().enumerate() {
@@ -168,18 +175,21 @@ unsafe fn pack_tile(pass: &Pass, w: &[f32], steps: &Steps, panel: Panel, tile: u
             let zero = _mm512_setzero_si512();
             let first_mask = _mm512_cmpge_epi32_mask(first_places, zero);
             let last_mask = _mm512_cmpge_epi32_mask(last_places, zero);
-            let (mut high, mut low) = ([zero; TILE], [zero; TILE]);
+            let mut parts = [[zero; TILE]; PARTS];
             for output in 0..outputs {
                 let start = w.as_ptr().add(pass.weight(0, first + output, 0));
-                let halves = Halves::of(
+                let values = Parts::<PARTS>::of(
                     _mm512_mask_i32gather_ps::<4>(_mm512_setzero_ps(), first_mask, first_places, start),
                     _mm512_mask_i32gather_ps::<4>(_mm512_setzero_ps(), last_mask, last_places, start),
                 );
-                (high[output], low[output]) = (halves.high, halves.low);
+                for (part, values) in parts.iter_mut().zip(values.0) {
+                    part[output] = values;
+                }
             }
-            let at = tiles.add(index * panel.step() + tile * TILE * DEPTH);
-            store_tile(transpose_pairs(high), at);
-            store_tile(transpose_pairs(low), at.add(panel.tiles * TILE * DEPTH));
+            let at = tiles.add(index * PARTS * panel.part() + tile * TILE * DEPTH);
+            for (index, part) in parts.into_iter().enumerate() {
+                store_tile(transpose_pairs(part), at.add(index * panel.part()));
+            }
         }
     }
 }
