@@ -18,6 +18,31 @@ const BANDS_PER_THREAD: usize = 4;
 /// Numbers of a cache line.
 const LINE: usize = 32;
 
+/// How a pass is cut, and how the copies of its pixels lie.
+struct Plan {
+    grid: Grid,
+    bands: Vec<Band>,
+    layout: Layout,
+    /// Tasks that share a band's panels of outputs: few bands would leave threads without work.
+    shares: usize,
+}
+
+impl Plan {
+    fn new<const PARTS: usize>(pass: &Pass, windows: &[Window]) -> Self {
+        let grid = Grid::new(windows, pass.source);
+        let pixel = pass.inputs.next_multiple_of(2).min(DEPTH);
+        let (pitch, chunks) = (grid.pitch() * pixel, pass.inputs.div_ceil(DEPTH));
+        let row_bytes = grid.phases() * chunks * pitch * PARTS * size_of::<u16>();
+        let least = BANDS_PER_THREAD * rayon::current_num_threads();
+        let bands = bands(pass, &grid, (BAND_BYTES / row_bytes.max(1)).max(1), least.min(most_bands(pass)));
+        // One layout for all bands: steps are distances in it.
+        let rows = bands.iter().map(|band| band.plane_rows(&grid)).max().unwrap_or(0);
+        let chunk = rows * pitch + grid.lead() * pixel;
+        let shares = least.div_ceil(bands.len().max(1)).clamp(1, panels(pass.outputs).count());
+        Self { layout: Layout { pixel, pitch, chunk, plane: chunks * chunk }, grid, bands, shares }
+    }
+}
+
 /// Computes all outputs of a pass with one group of channels.
 pub(super) fn run<const PARTS: usize>(
     pass: &Pass,
@@ -26,17 +51,7 @@ pub(super) fn run<const PARTS: usize>(
     bias: Option<&[f32]>,
     windows: &[Window],
 ) -> Vec<f32> {
-    let grid = Grid::new(windows, pass.source);
-    let pixel = pass.inputs.next_multiple_of(2).min(DEPTH);
-    let (pitch, chunks) = (grid.pitch() * pixel, pass.inputs.div_ceil(DEPTH));
-    let row_bytes = grid.phases() * chunks * pitch * PARTS * size_of::<u16>();
-    let least = BANDS_PER_THREAD * rayon::current_num_threads();
-    let bands = bands(pass, &grid, (BAND_BYTES / row_bytes.max(1)).max(1), least.min(most_bands(pass)));
-    let len = pass.images * pass.target[0] * pass.target[1] * pass.outputs;
-    let rows = bands.iter().map(|band| band.plane_rows(&grid)).max().unwrap_or(0);
-    // One layout for all bands: steps are distances in it.
-    let chunk = rows * pitch + grid.lead() * pixel;
-    let layout = Layout { pixel, pitch, chunk, plane: chunks * chunk };
+    let Plan { grid, bands, layout, shares } = Plan::new::<PARTS>(pass, windows);
     let passes: Vec<(&Window, Steps, Weights<PARTS>)> = windows
         .iter()
         .map(|window| {
@@ -45,19 +60,18 @@ pub(super) fn run<const PARTS: usize>(
             (window, steps, weights)
         })
         .collect();
-    // Few bands share each the panels of outputs among threads, which costs a copy more.
     let panels: Vec<Panel> = panels(pass.outputs).collect();
-    let shares = least.div_ceil(bands.len().max(1)).clamp(1, panels.len());
     let share = panels.len().div_ceil(shares);
+    let len = pass.images * pass.target[0] * pass.target[1] * pass.outputs;
     // SAFETY: every output belongs to one window, one band and one panel.
     unsafe {
         build_parts(len, bands.len() * shares, |index, y| {
-            let work = BandWork::<PARTS> { pass, grid: &grid, layout, band: &bands[index / shares], source, bias, y };
             let first = panels.len().min(index % shares * share);
             let panels = &panels[first..panels.len().min(first + share)];
             if panels.is_empty() {
                 return;
             }
+            let work = BandWork::<PARTS> { pass, grid: &grid, layout, band: &bands[index / shares], source, bias, y };
             let copy = work.copy();
             for (window, steps, weights) in &passes {
                 work.multiply(window, steps, weights, (first, panels), &copy);

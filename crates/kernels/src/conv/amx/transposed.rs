@@ -131,12 +131,10 @@ unsafe fn transpose<const PARTS: usize>(channels: Channels, places: &[Pixel], ta
         // SAFETY: the processor's features are on.
         *half = unsafe { transpose_pairs(*half) };
     }
-    for row in 0..TILE {
+    for (row, (&first, &last)) in halves[0].iter().zip(&halves[1]).enumerate() {
+        let (first, last) = (_mm512_castsi512_ps(first), _mm512_castsi512_ps(last));
         // SAFETY: the processor's features are on; the caller vouches for the target.
-        unsafe {
-            let (first, last) = (_mm512_castsi512_ps(halves[0][row]), _mm512_castsi512_ps(halves[1][row]));
-            Parts::<PARTS>::of(first, last).store(DEPTH, target.add(row * DEPTH), part);
-        }
+        unsafe { Parts::<PARTS>::of(first, last).store(DEPTH, target.add(row * DEPTH), part) };
     }
 }
 
