@@ -1,19 +1,26 @@
 //! Weights files in and out: any of the forms and names they come in, to the names of `taper-models` and back.
+//!
+//! [`WeightsFile`] reads safetensors and what `torch.save` wrote; [`Pretrained`] understands the tensors as a ResNet by
+//! their [`Naming`] and the [`Documents`] beside them; [`load`] puts them into a model and gives a [`LoadReport`];
+//! [`export()`] goes the other way.
 
+mod config;
 mod error;
+mod export;
 mod file;
+mod identify;
+mod load;
+mod names;
+mod pretrained;
 mod raw;
 mod safetensors;
 mod torch;
 
+pub use config::{CONFIG, Description, Document, Documents, Origin, PREPROCESSOR_CONFIG};
 pub use error::WeightsError;
-pub use file::{FileForm, WeightsFile, sha256_of};
-
-/// x
-#[derive(Debug)]
-pub struct LoadReport;
-impl std::fmt::Display for LoadReport {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("x")
-    }
-}
+pub use export::{Export, Source, export};
+pub use file::{FileForm, WeightsFile};
+pub use identify::{Identified, identify};
+pub use load::{Head, LoadReport, Reshaped, load};
+pub use names::Naming;
+pub use pretrained::Pretrained;

@@ -1,11 +1,9 @@
 //! A weights file as named tensors, whoever wrote it.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::Path;
 
 use candle_core::{DType, Storage, Tensor};
-use sha2::{Digest, Sha256};
 
 use super::WeightsError;
 use super::raw::NumberType;
@@ -97,25 +95,6 @@ impl WeightsFile {
         require_finite(&tensors, path)?;
         Ok(Self { tensors: without_module(tensors), metadata, form, stored_types })
     }
-}
-
-/// SHA-256 of a file, in hexadecimal.
-///
-/// # Errors
-/// A file that cannot be read.
-pub fn sha256_of(path: &Path) -> Result<String, WeightsError> {
-    let read = || -> std::io::Result<String> {
-        let mut file = std::fs::File::open(path)?;
-        let (mut hash, mut block) = (Sha256::new(), vec![0; 1 << 16]);
-        loop {
-            let length = file.read(&mut block)?;
-            if length == 0 {
-                return Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect());
-            }
-            hash.update(&block[..length]);
-        }
-    };
-    read().map_err(|source| WeightsError::Read { path: path.to_owned(), source })
 }
 
 fn recognise(bytes: &[u8]) -> Result<FileForm, String> {
