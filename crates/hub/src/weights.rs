@@ -3,6 +3,14 @@
 //! [`WeightsFile`] reads safetensors and what `torch.save` wrote; [`Pretrained`] understands the tensors as a ResNet by
 //! their [`Naming`] and the [`Documents`] beside them; [`load`] puts them into a model and gives a [`LoadReport`];
 //! [`export()`] goes the other way.
+//!
+//! ```
+//! use taper_hub::weights::Naming;
+//!
+//! let theirs = "resnet.encoder.stages.0.layers.1.layer.0.convolution.weight";
+//! assert_eq!(Naming::Transformers.to_ours(theirs), "layer1.1.conv1.weight");
+//! assert_eq!(Naming::Transformers.to_theirs("fc.weight").as_deref(), Some("classifier.1.weight"));
+//! ```
 
 mod config;
 mod error;
