@@ -76,7 +76,7 @@ fn transformers_is_read() {
             Interpolation::Bicubic,
         ),
         (
-            r#"{"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}}"#,
+            r#"{"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}, "resample": 2}"#,
             [32, 0],
             Interpolation::Bilinear,
         ),
@@ -118,7 +118,8 @@ fn contradictions_and_unknown_things_are_named() {
         ("", r#"{"size": 224, "resample": 1}"#, "resample is 1"),
         ("", r#"{"size": 0}"#, "size is 0"),
         ("", r#"{}"#, "it has no size"),
-        ("", r#"{"size": 224, "image_std": [0, 1, 1]}"#, "std"),
+        ("", r#"{"size": 224}"#, "it has no resample"),
+        ("", r#"{"size": 224, "resample": 3, "image_std": [0, 1, 1]}"#, "std"),
         ("", r#"{"size": 224, "image_processor_type": "DonutImageProcessor"}"#, "DonutImageProcessor"),
     ];
     for (config, preprocessor, words) in cases {

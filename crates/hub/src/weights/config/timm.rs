@@ -66,7 +66,7 @@ fn preprocessing(cfg: &Map<String, Value>) -> Result<Preprocess, String> {
             ));
         }
     };
-    Ok(Preprocess {
+    let preprocess = Preprocess {
         input_size,
         resize,
         crop_pct: share as f32,
@@ -78,7 +78,9 @@ fn preprocessing(cfg: &Map<String, Value>) -> Result<Preprocess, String> {
         },
         mean: per_channel(cfg, "mean")?.unwrap_or(default.mean),
         std: per_channel(cfg, "std")?.unwrap_or(default.std),
-    })
+    };
+    preprocess.validate().map_err(|error| error.to_string())?;
+    Ok(preprocess)
 }
 
 /// Names in index order. A set of names with gaps is none.

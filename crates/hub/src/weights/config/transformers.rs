@@ -87,10 +87,10 @@ pub(super) fn read_preprocessor(config: &Map<String, Value>) -> Result<Preproces
     Ok(preprocess)
 }
 
-/// Pillow's numbers of its filters.
+/// Pillow's numbers of its filters. The default has changed from version to version, so there is none here.
 fn interpolation(config: &Map<String, Value>) -> Result<Interpolation, String> {
     match get(config, "resample") {
-        None => Ok(Interpolation::Bilinear),
+        None => Err("it has no resample; add 2 (bilinear) or 3 (bicubic)".to_owned()),
         Some(value) if *value == 2 => Ok(Interpolation::Bilinear),
         Some(value) if *value == 3 => Ok(Interpolation::Bicubic),
         Some(value) => Err(wrong("resample", value, "2 (bilinear) or 3 (bicubic)")),

@@ -16,9 +16,9 @@ const PICKLE: &str = "data.pkl";
 /// Reads the tensors of an archive.
 pub(in crate::weights) fn read(bytes: &[u8]) -> Result<Contents, String> {
     let mut archive = Archive::open(bytes)?;
-    match archive.read("byteorder") {
-        Ok(order) if order != b"little" => return Err("its numbers are big-endian, which is not read".to_owned()),
-        _ => {} // Archives from before PyTorch 2.1 do not say, and are little-endian.
+    // Archives from before PyTorch 2.1 do not say, and are little-endian.
+    if archive.has("byteorder") && archive.read("byteorder")? != b"little" {
+        return Err("its numbers are big-endian, which is not read".to_owned());
     }
     let pickle = archive.read(PICKLE)?;
     let in_pickle = |reason: String| format!("{PICKLE}: {reason}");
@@ -50,6 +50,10 @@ impl<'a> Archive<'a> {
             return Err(format!("a zip archive with more than one {PICKLE}"));
         }
         Ok(Self { folder: folder.to_owned(), zip, num_bytes: bytes.len() })
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.zip.index_for_name(&format!("{}{name}", self.folder)).is_some()
     }
 
     /// A whole file of the archive, its checksum verified.
