@@ -165,7 +165,7 @@ fn hostile_safetensors_headers_are_refused() {
     let float8 = r#"{"a":{"dtype":"F8_E4M3","shape":[4],"data_offsets":[0,4]}}"#;
     let deep = format!(r#"{{"a":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
     let cases = [
-        ([&[0xff; 7] as &[u8], b"\x00{}"].concat(), "more than 100 MB"),
+        ([&[0xffu8; 7] as &[u8], b"\x00{}"].concat(), "more than 100 MB"),
         ([&1000u64.to_le_bytes() as &[u8], b"{}"].concat(), "longer than the file"),
         (safetensors("{nonsense", &[]), "cannot be understood"),
         (safetensors("{\u{0}", &[]), "cannot be understood"),
