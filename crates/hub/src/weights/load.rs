@@ -122,6 +122,10 @@ fn compare(tensors: &BTreeMap<String, Tensor>, vars: &HashMap<String, Var>, head
     }
     report.reshaped.sort();
     fits &= report.unexpected.is_empty() && report.reshaped.is_empty();
+    if !fits {
+        // The message is about what is wrong, and the head is not.
+        report.missing.retain(|name| !is_replaced(name));
+    }
     (report, fits)
 }
 
