@@ -1,6 +1,6 @@
 //! Weights files: what PyTorch writes is read, what is hostile is refused, names are those of the libraries.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test fails by panicking, and says what it passes over")]
 
 mod export;
 mod files;
