@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Train image classifiers, evaluate them and use them.
 #[derive(Debug, Parser)]
@@ -27,6 +27,8 @@ pub(crate) enum Command {
     Evaluate(EvaluateArgs),
     /// Classify image files and folders
     Predict(PredictArgs),
+    /// Write weights as torchvision, timm or transformers expect them
+    Export(ExportArgs),
     /// Look into data, a model, weights or a run; changes nothing
     Inspect(InspectArgs),
 }
@@ -90,7 +92,7 @@ pub(crate) struct TrainArgs {
 /// `taper evaluate`
 #[derive(Debug, Args)]
 pub(crate) struct EvaluateArgs {
-    /// A run directory, or a weights file with taper's metadata
+    /// A run directory, or a weights file: taper's, or a ResNet of torchvision, timm or transformers
     #[arg(value_name = "RUN|FILE")]
     pub(crate) weights: PathBuf,
     /// Data other than the run's own
@@ -116,7 +118,7 @@ pub(crate) struct EvaluateArgs {
 /// `taper predict`
 #[derive(Debug, Args)]
 pub(crate) struct PredictArgs {
-    /// A run directory, or a weights file with taper's metadata
+    /// A run directory, or a weights file: taper's, or a ResNet of torchvision, timm or transformers
     #[arg(value_name = "RUN|FILE")]
     pub(crate) weights: PathBuf,
     /// Image files, and folders of them
@@ -140,6 +142,28 @@ pub(crate) struct PredictArgs {
     /// cpu, cuda, cuda:N or auto
     #[arg(long, default_value = "auto")]
     pub(crate) device: String,
+}
+
+/// `taper export`
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// A run directory, or a weights file of a ResNet
+    #[arg(value_name = "RUN|FILE")]
+    pub(crate) weights: PathBuf,
+    /// The library that shall load it
+    #[arg(long, value_enum)]
+    pub(crate) format: ExportFormat,
+    /// A file *.safetensors, with configurations beside it, or a new folder for model.safetensors and them
+    #[arg(long, value_name = "FILE|DIR")]
+    pub(crate) output: PathBuf,
+}
+
+/// The libraries that can be exported to.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum ExportFormat {
+    Torchvision,
+    Timm,
+    Transformers,
 }
 
 /// `taper inspect`
@@ -170,7 +194,7 @@ pub(crate) enum Inspect {
         #[arg(long, default_value_t = 100)]
         classes: u64,
     },
-    /// Names, shapes and metadata of a safetensors file
+    /// Architecture, classes, names and shapes of a file of safetensors or torch.save
     Weights {
         /// The file, or a run directory
         #[arg(value_name = "FILE|RUN")]

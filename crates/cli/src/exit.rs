@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use taper_data::DataError;
+use taper_hub::weights::WeightsError;
 use taper_models::ModelError;
 use taper_optim::OptimError;
 use taper_train::TrainError;
@@ -108,6 +109,9 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if let Some(error) = cause.downcast_ref::<DataError>() {
         return Some(code_of_data(error));
     }
+    if let Some(error) = cause.downcast_ref::<WeightsError>() {
+        return code_of_weights(error);
+    }
     if let Some(ModelError::Config { .. }) = cause.downcast_ref() {
         return Some(USAGE);
     }
@@ -127,6 +131,14 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
 
 fn code_of_data(error: &DataError) -> u8 {
     if matches!(error, DataError::InvalidOption { .. }) { USAGE } else { INPUT }
+}
+
+fn code_of_weights(error: &WeightsError) -> Option<u8> {
+    match error {
+        WeightsError::NoCounterpart { .. } => Some(USAGE),
+        WeightsError::Candle(_) => None,
+        _ => Some(INPUT),
+    }
 }
 
 fn code_of_optim(error: &OptimError) -> Option<u8> {
@@ -151,6 +163,8 @@ mod tests {
             (DataError::Missing { path: "x".into() }.into(), INPUT),
             (TrainError::from(DataError::Missing { path: "x".into() }).into(), INPUT),
             (anyhow::Error::from(DataError::InvalidOption { option: "o", reason: "r".into() }).context("c"), USAGE),
+            (WeightsError::Malformed { path: "x".into(), reason: "r".into() }.into(), INPUT),
+            (WeightsError::NoCounterpart { format: "timm", reason: "r".into() }.into(), USAGE),
             (io(ErrorKind::StorageFull).into(), NO_ROOM),
             (io(ErrorKind::PermissionDenied).into(), UNEXPECTED),
             (TrainError::Diverged { epoch: 1, step: 2, what: "loss", value: f64::NAN, lr: 0.1 }.into(), DIVERGED),

@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         Command::Train(args) => commands::train::run(args, &cli),
         Command::Evaluate(args) => commands::evaluate::run(args),
         Command::Predict(args) => commands::predict::run(args),
+        Command::Export(args) => commands::export::run(args),
         Command::Inspect(args) => commands::inspect::run(args),
     };
     exit::code_of(done)

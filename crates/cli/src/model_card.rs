@@ -7,7 +7,6 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use taper_data::Preprocess;
 use taper_models::ModelConfig;
-use taper_train::Weights;
 
 use crate::exit::bad_input;
 
@@ -29,17 +28,19 @@ impl ModelCard {
         Ok([("format".to_owned(), "pt".to_owned()), ("taper".to_owned(), json)].into())
     }
 
-    /// Reads the metadata of a weights file.
-    pub(crate) fn of(weights: &Weights, path: &Path) -> Result<Self> {
-        let Some(json) = weights.metadata.get("taper") else {
-            return Err(bad_input(format!(
-                "{} does not say which network it belongs to (no metadata key \"taper\"); use a file that taper wrote",
-                path.display()
-            )));
-        };
+    /// Reads the metadata of a weights file; files of others have no card.
+    pub(crate) fn of(metadata: &BTreeMap<String, String>, path: &Path) -> Result<Option<Self>> {
+        let Some(json) = metadata.get("taper") else { return Ok(None) };
         let card: Self = serde_json::from_str(json)
             .map_err(|error| bad_input(format!("{}: its metadata cannot be understood: {error}", path.display())))?;
         card.preprocessing.validate()?;
-        Ok(card)
+        Ok(Some(card))
+    }
+
+    /// The architecture's name in configurations.
+    pub(crate) fn architecture_name(&self) -> String {
+        let name =
+            serde_json::to_value(&self.architecture).ok().and_then(|json| Some(json.get("name")?.as_str()?.to_owned()));
+        name.unwrap_or_default()
     }
 }

@@ -1,12 +1,14 @@
-//! A trained model, ready to be used: from a run directory or a weights file.
+//! A trained model, ready to be used: from a run directory or a weights file, ours or another library's.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use candle_nn::{ModuleT, VarMap};
+use taper_hub::weights::{Documents, Head, Naming, Origin, Pretrained, WeightsFile, load};
 use taper_models::seeded;
-use taper_train::{ImageInput, Weights};
+use taper_train::ImageInput;
 
 use crate::exit::bad_input;
 use crate::model_card::ModelCard;
@@ -16,6 +18,7 @@ pub(crate) struct Trained {
     pub(crate) model: Box<dyn ModuleT + Send + Sync>,
     pub(crate) vars: VarMap,
     pub(crate) card: ModelCard,
+    pub(crate) class_names: ClassNames,
     /// The run directory, where one was given.
     pub(crate) run: Option<PathBuf>,
 }
@@ -24,17 +27,98 @@ impl Trained {
     /// Loads the best weights of a run, or a weights file.
     pub(crate) fn load(path: &Path, device: &Device) -> Result<Self> {
         let file = weights_file(path)?;
-        let weights = Weights::read(&file)?;
-        let card = ModelCard::of(&weights, &file)?;
+        let described = Described::of(WeightsFile::read(&file)?, &file)?;
+        described.tell(&file);
+        let Described { tensors, card, class_names, .. } = described;
+        if card.classes.is_empty() {
+            return Err(bad_input(format!(
+                "{} has no head (no fc.weight), so it tells no classes apart",
+                file.display()
+            )));
+        }
         let vars = VarMap::new();
         let model = card.architecture.build(card.classes.len(), seeded(&vars, 0, device))?;
-        weights.restore(&vars, &file)?;
-        Ok(Self { model, vars, card, run: path.is_dir().then(|| path.to_owned()) })
+        load(&tensors, &vars, Head::Loaded, &file)?;
+        Ok(Self { model, vars, card, class_names, run: path.is_dir().then(|| path.to_owned()) })
     }
 
     /// How images become this model's input.
     pub(crate) fn input(&self, device: &Device) -> ImageInput {
         ImageInput { stats: self.card.preprocessing.stats(), device: device.clone() }
+    }
+
+    /// Takes the names of as many classes, where the weights have numbers alone.
+    pub(crate) fn adopt_class_names(&mut self, names: &[String]) {
+        if self.class_names == ClassNames::Numbers && names.len() == self.card.classes.len() {
+            tracing::warn!("the weights do not name their classes; those of the data are taken in their order");
+            self.card.classes = names.to_vec();
+        }
+    }
+}
+
+/// Whether the names of classes mean anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ClassNames {
+    Known,
+    /// Their indices stand for them.
+    Numbers,
+}
+
+/// Weights under our names, with what they or the files beside them say.
+pub(crate) struct Described {
+    pub(crate) tensors: BTreeMap<String, Tensor>,
+    pub(crate) card: ModelCard,
+    pub(crate) class_names: ClassNames,
+    /// Whose names the file has.
+    pub(crate) naming: Naming,
+    /// Where the preprocessing comes from; a card of ours counts as a configuration.
+    pub(crate) preprocessing_from: Origin,
+}
+
+impl Described {
+    /// Reads our card in the metadata, or else the names and shapes of the tensors and another library's configuration.
+    pub(crate) fn of(file: WeightsFile, path: &Path) -> Result<Self> {
+        if let Some(card) = ModelCard::of(&file.metadata, path)? {
+            let naming = Naming::of(file.tensors.keys().map(String::as_str));
+            let tensors = file.tensors.into_iter().map(|(name, tensor)| (naming.to_ours(&name), tensor)).collect();
+            let (class_names, preprocessing_from) = (ClassNames::Known, Origin::Configuration);
+            return Ok(Self { tensors, card, class_names, naming, preprocessing_from });
+        }
+        let found = Pretrained::of(file, path, &Documents::beside(path)?)?;
+        let classes = found.class_names();
+        let named = found.description.classes.is_some();
+        Ok(Self {
+            card: ModelCard {
+                architecture: found.architecture,
+                classes,
+                preprocessing: found.description.preprocessing,
+                licence: found.description.licence,
+                base_weights_sha256: None,
+            },
+            tensors: found.tensors,
+            class_names: if named { ClassNames::Known } else { ClassNames::Numbers },
+            naming: found.naming,
+            preprocessing_from: found.description.preprocessing_from,
+        })
+    }
+
+    /// Says what was assumed.
+    pub(crate) fn tell(&self, path: &Path) {
+        if self.preprocessing_from == Origin::ImageNetDefault {
+            tracing::warn!(
+                "{} does not say how it was trained: a {} by its tensors, and ImageNet's preprocessing is assumed \
+                 (shorter side to 256, central 224, bilinear, ImageNet's mean and std)",
+                path.display(),
+                self.card.architecture_name(),
+            );
+        }
+        if self.class_names == ClassNames::Numbers {
+            tracing::warn!(
+                "{} does not name its {} classes; they are numbered",
+                path.display(),
+                self.card.classes.len()
+            );
+        }
     }
 }
 

@@ -14,7 +14,6 @@ use crate::{
 
 mod archive;
 mod form;
-mod pickle;
 mod python;
 mod records;
 

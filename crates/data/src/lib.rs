@@ -38,6 +38,7 @@ mod decode;
 mod folder;
 mod glyphs;
 mod open;
+pub mod pickle;
 mod provenance;
 
 mod manifest;

@@ -1,1 +1,2 @@
 //! Pretrained weights in and out: catalog, download, key maps, loading, export.
+pub mod weights;

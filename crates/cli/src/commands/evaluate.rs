@@ -38,8 +38,8 @@ struct ClassReport<'a> {
 /// Runs the command.
 pub(crate) fn run(args: &EvaluateArgs) -> Result<Ended> {
     let device = device::parse(&args.device)?;
-    let trained = Trained::load(&args.weights, &device)?;
-    let (data, split) = data_of(args, &trained)?;
+    let mut trained = Trained::load(&args.weights, &device)?;
+    let (data, split) = data_of(args, &mut trained)?;
     let indices = split.get(args.split);
     if indices.is_empty() {
         return Err(bad_input(format!(
@@ -81,7 +81,7 @@ pub(crate) fn threads(batch_size: u64, workers: u64) -> Result<Threads> {
 }
 
 /// The data to evaluate on: what was asked for, or what the run was trained with, split as the run split it.
-fn data_of(args: &EvaluateArgs, trained: &Trained) -> Result<(OpenedData, Split)> {
+fn data_of(args: &EvaluateArgs, trained: &mut Trained) -> Result<(OpenedData, Split)> {
     let run_config = match &trained.run {
         Some(run) => Some(RunConfig::of_run(run)?),
         None => None,
@@ -95,6 +95,7 @@ fn data_of(args: &EvaluateArgs, trained: &Trained) -> Result<(OpenedData, Split)
         }
     };
     let data = open(&spec)?;
+    trained.adopt_class_names(data.dataset.classes());
     require_classes(&trained.card.classes, data.dataset.classes(), &spec.location)?;
     let Some(run) = &trained.run else {
         let split = data.official.clone();

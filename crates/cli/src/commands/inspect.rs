@@ -6,20 +6,20 @@ use anyhow::Result;
 use candle_core::Device;
 use candle_nn::VarMap;
 use taper_data::{DataSpec, Dataset, Part, Recognised, channel_stats, open};
+use taper_hub::weights::{Origin, WeightsFile};
 use taper_metrics::EpochRecord;
 use taper_models::{ModelConfig, seeded};
 use taper_optim::{Role, role};
 use taper_report::{LossScale, epoch_line};
-use taper_train::{Checkpoint, Weights};
+use taper_train::{Checkpoint, sha256_of_file};
 
 use crate::args::{Inspect, InspectArgs};
 use crate::config::RunConfig;
 use crate::exit::{Ended, bad_input};
-use crate::model_card::ModelCard;
 use crate::resolve::resolve_model;
 use crate::run_dir::{self, Found};
 use crate::terminal::human_seconds;
-use crate::trained::{Trained, weights_file};
+use crate::trained::{ClassNames, Described, Trained, weights_file};
 
 /// Runs the command.
 pub(crate) fn run(args: &InspectArgs) -> Result<Ended> {
@@ -142,20 +142,47 @@ fn print_model(config: &ModelConfig, num_classes: usize, vars: &VarMap) -> Resul
 }
 
 fn weights(path: &Path) -> Result<()> {
-    let file = weights_file(path)?;
-    let weights = Weights::read(&file)?;
-    let num_values: usize = weights.tensors.values().map(|tensor| tensor.elem_count()).sum();
-    println!("{}: {} tensors, {num_values} values", file.display(), weights.tensors.len());
-    match ModelCard::of(&weights, &file) {
-        Ok(card) => {
-            println!("architecture  {}", serde_json::to_string(&card.architecture)?);
-            println!("classes       {}", card.classes.len());
-            println!("preprocessing {}", serde_json::to_string(&card.preprocessing)?);
-        }
-        Err(_) => println!("metadata      {:?}", weights.metadata),
+    let path = weights_file(path)?;
+    let file = WeightsFile::read(&path)?;
+    let num_values: usize = file.tensors.values().map(|tensor| tensor.elem_count()).sum();
+    let types: Vec<String> = file.stored_types.iter().map(|(name, count)| format!("{name} ({count})")).collect();
+    let rows: Vec<(String, Vec<usize>)> =
+        file.tensors.iter().map(|(name, tensor)| (name.clone(), tensor.dims().to_vec())).collect();
+    println!("{}: {} tensors, {num_values} values", path.display(), rows.len());
+    println!("form          {}", file.form);
+    println!("stored as     {}", types.join(", "));
+    println!("sha256        {}", sha256_of_file(&path)?);
+    for (key, value) in file.metadata.iter().filter(|(key, _)| *key != "taper") {
+        println!("metadata      {key} = {}", value.escape_debug());
     }
-    for (name, tensor) in &weights.tensors {
-        println!("  {name:<34} {:?} {:?}", tensor.dims(), tensor.dtype());
+    match Described::of(file, &path) {
+        Ok(described) => print_described(&described)?,
+        Err(error) => println!("architecture  unknown: {error:#}"),
+    }
+    for (name, dims) in rows {
+        println!("  {name:<34} {dims:?}");
+    }
+    Ok(())
+}
+
+fn print_described(described: &Described) -> Result<()> {
+    let card = &described.card;
+    println!("names         {}", described.naming.as_str());
+    println!("architecture  {}", serde_json::to_string(&card.architecture)?);
+    println!("parameters    {}", card.architecture.cost(card.classes.len()).num_parameters);
+    let names = match described.class_names {
+        ClassNames::Known => "named",
+        ClassNames::Numbers => "without names",
+    };
+    println!("classes       {}, {names}", card.classes.len());
+    let origin = match described.preprocessing_from {
+        Origin::Configuration => "",
+        Origin::ImageNetDefault => " (ImageNet's default: nothing says otherwise)",
+    };
+    println!("preprocessing {}{origin}", serde_json::to_string(&card.preprocessing)?);
+    println!("licence       {}", card.licence.as_deref().unwrap_or("not stated"));
+    if let Some(sha256) = &card.base_weights_sha256 {
+        println!("based on      sha256 {sha256}");
     }
     Ok(())
 }

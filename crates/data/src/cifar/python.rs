@@ -3,17 +3,21 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use super::pickle::{Id, Pickle, Value};
 use super::{Form, IMAGE_BYTES, Names, Records, push_interleaved};
+use crate::pickle::{Id, Limits, Pickle, Value};
 use crate::{DataError, LabelKind, Result};
 
 /// What is read from the values of a pickle; the error is a reason, without the file.
 type Parsed<T> = std::result::Result<T, String>;
 
+/// The official files have 250,000 values. Other names than expected are kept, as pickles of other data sets may have
+/// any beside what is read; what is read is checked where it is used.
+const LIMITS: Limits = Limits { max_values: 4_000_000, may_name: |_, _| true };
+
 /// Reads `data` and the labels of one file.
 pub(super) fn read_images(form: Form, labels: LabelKind, path: &Path, bytes: &[u8]) -> Result<Records> {
     let malformed = |reason: String| DataError::malformed(path, reason);
-    let pickle = Pickle::parse(bytes).map_err(malformed)?;
+    let pickle = Pickle::parse(bytes, LIMITS).map_err(malformed)?;
     let key = match (form.is_cifar_100(), labels) {
         (false, _) => "labels",
         (true, LabelKind::Fine) => "fine_labels",
@@ -41,7 +45,7 @@ pub(super) fn read_images(form: Form, labels: LabelKind, path: &Path, bytes: &[u
 /// Reads the class names of the meta file.
 pub(super) fn read_names(form: Form, path: &Path, bytes: &[u8]) -> Result<Names> {
     let malformed = |reason: String| DataError::malformed(path, reason);
-    let pickle = Pickle::parse(bytes).map_err(malformed)?;
+    let pickle = Pickle::parse(bytes, LIMITS).map_err(malformed)?;
     let list = |key: &str| entry(&pickle, key).and_then(|id| strings(&pickle, id, key)).map_err(malformed);
     Ok(match form.is_cifar_100() {
         false => Names { fine: Some(list("label_names")?), coarse: None },
@@ -51,7 +55,7 @@ pub(super) fn read_names(form: Form, path: &Path, bytes: &[u8]) -> Result<Names>
 
 /// The value of a key of the outermost dict.
 fn entry(pickle: &Pickle<'_>, key: &str) -> Parsed<Id> {
-    let Value::Dict(pairs) = pickle.root() else { return Err("it is not a pickled dict".to_string()) };
+    let Value::Dict(pairs) = pickle.value(pickle.root()) else { return Err("it is not a pickled dict".to_string()) };
     let is_key = |id: Id| bytes_of(pickle, id).is_ok_and(|bytes| *bytes == *key.as_bytes());
     let found = pairs.iter().find(|(id, _)| is_key(*id));
     found.map(|(_, value)| *value).ok_or_else(|| format!("the pickled dict has no {key:?}"))
@@ -62,7 +66,7 @@ fn bytes_of<'a>(pickle: &Pickle<'a>, id: Id) -> Parsed<Cow<'a, [u8]>> {
     match pickle.value(id) {
         Value::Bytes(bytes) => Ok(Cow::Borrowed(bytes)),
         Value::Text(text) => Ok(Cow::Borrowed(text.as_bytes())),
-        Value::Call { callable, arguments, .. } => match (pickle.value(*callable), items(pickle, *arguments)) {
+        Value::Call { callable, arguments, .. } => match (pickle.value(*callable), pickle.items(*arguments)) {
             (Value::Global(b"_codecs", b"encode"), [text, _]) => latin1(pickle, *text).map(Cow::Owned),
             (Value::Global(b"__builtin__" | b"builtins", b"bytes"), []) => Ok(Cow::Borrowed(&[])),
             _ => Err("a call instead of a string".to_string()),
@@ -77,20 +81,12 @@ fn latin1(pickle: &Pickle<'_>, id: Id) -> Parsed<Vec<u8>> {
     text.chars().map(byte).collect()
 }
 
-/// The items of a list or tuple; none of anything else.
-fn items<'p>(pickle: &'p Pickle<'_>, id: Id) -> &'p [Id] {
-    match pickle.value(id) {
-        Value::List(items) | Value::Tuple(items) => items,
-        _ => &[],
-    }
-}
-
 fn integers(pickle: &Pickle<'_>, id: Id, key: &str) -> Parsed<Vec<i64>> {
     let integer = |id: &Id| match pickle.value(*id) {
         Value::Int(integer) => Ok(*integer),
         _ => Err(format!("{key:?} is not a list of integers")),
     };
-    items(pickle, id).iter().map(integer).collect()
+    pickle.items(id).iter().map(integer).collect()
 }
 
 fn strings(pickle: &Pickle<'_>, id: Id, key: &str) -> Parsed<Vec<String>> {
@@ -98,7 +94,7 @@ fn strings(pickle: &Pickle<'_>, id: Id, key: &str) -> Parsed<Vec<String>> {
         let bytes = bytes_of(pickle, *id).map_err(|reason| format!("{key:?} holds {reason}"))?;
         String::from_utf8(bytes.into_owned()).map_err(|_| format!("{key:?} holds text that is not UTF-8"))
     };
-    items(pickle, id).iter().map(string).collect()
+    pickle.items(id).iter().map(string).collect()
 }
 
 /// A numpy array of bytes, `[num_rows, 3072]`.
@@ -119,10 +115,10 @@ impl<'a> Array<'a> {
     /// `_frombuffer`. The modules were `numpy.core` before numpy 2 and are `numpy._core` since.
     fn of(pickle: &Pickle<'a>, id: Id) -> Parsed<Self> {
         let not_an_array = || "\"data\" is not a numpy array".to_string();
-        let Value::Call { callable, arguments, state } = pickle.value(id) else { return Err(not_an_array()) };
+        let Value::Call { callable, arguments, state, .. } = pickle.value(id) else { return Err(not_an_array()) };
         match (pickle.value(*callable), state) {
             (Value::Global(b"numpy.core.multiarray" | b"numpy._core.multiarray", b"_reconstruct"), Some(state)) => {
-                let [_, shape, dtype, fortran, bytes] = items(pickle, *state) else { return Err(not_an_array()) };
+                let [_, shape, dtype, fortran, bytes] = pickle.items(*state) else { return Err(not_an_array()) };
                 let order = match pickle.value(*fortran) {
                     Value::Bool(true) => ArrayOrder::ColumnByColumn,
                     _ => ArrayOrder::RowByRow,
@@ -130,7 +126,7 @@ impl<'a> Array<'a> {
                 Self::new(pickle, [*shape, *dtype, *bytes], order)
             }
             (Value::Global(b"numpy.core.numeric" | b"numpy._core.numeric", b"_frombuffer"), _) => {
-                let [bytes, dtype, shape, order] = items(pickle, *arguments) else { return Err(not_an_array()) };
+                let [bytes, dtype, shape, order] = pickle.items(*arguments) else { return Err(not_an_array()) };
                 let order = match &*bytes_of(pickle, *order)? {
                     b"F" => ArrayOrder::ColumnByColumn,
                     _ => ArrayOrder::RowByRow,
@@ -143,7 +139,7 @@ impl<'a> Array<'a> {
 
     fn new(pickle: &Pickle<'a>, [shape, dtype, bytes]: [Id; 3], order: ArrayOrder) -> Parsed<Self> {
         let name = match pickle.value(dtype) {
-            Value::Call { callable, arguments, .. } => match (pickle.value(*callable), items(pickle, *arguments)) {
+            Value::Call { callable, arguments, .. } => match (pickle.value(*callable), pickle.items(*arguments)) {
                 (Value::Global(b"numpy", b"dtype"), [name, ..]) => bytes_of(pickle, *name)?,
                 _ => Cow::Borrowed(&b""[..]),
             },

@@ -2,70 +2,127 @@
 //!
 //! A pickle is a program for a stack machine that may call any Python function. This reader knows the instructions that
 //! data need (protocols 2 to 5, as `pickletools.py` documents them), keeps calls as a note of what was to be called,
-//! and refuses the rest. What it allocates is bounded by the number of its values; byte strings stay in the input.
+//! and refuses the rest. What it allocates is bounded by the number of its values; byte strings stay in the input, and
+//! nothing recurses, however deep the values are nested.
 
 use std::collections::HashMap;
 
-/// Most values in a file and on the stack; the official ones have 250,000.
-const MAX_VALUES: usize = 4_000_000;
-
 /// Place of a value in a [`Pickle`].
-pub(super) type Id = usize;
+pub type Id = usize;
 
 /// A value of a pickle.
 #[derive(Debug, PartialEq)]
-pub(super) enum Value<'a> {
-    /// `None`, or a number that no label can be.
+#[non_exhaustive]
+pub enum Value<'a> {
+    /// `None`, a fraction, or an integer of more than 64 bits.
     Other,
+    /// `True` or `False`.
     Bool(bool),
+    /// An integer of at most 64 bits.
     Int(i64),
     /// A byte string, Python 2's `str` among them.
     Bytes(&'a [u8]),
+    /// A Unicode string.
     Text(&'a str),
+    /// A list.
     List(Vec<Id>),
+    /// A tuple.
     Tuple(Vec<Id>),
+    /// A dict's keys and values in the order written; a key may come twice.
     Dict(Vec<(Id, Id)>),
     /// Something by the name of its module and its own.
     Global(&'a [u8], &'a [u8]),
-    /// What a call would give, with the state that would be set after.
+    /// What the file's reader is asked to supply for a persistent name.
+    Persistent(Id),
+    /// What a call would give.
     Call {
+        /// What was to be called.
         callable: Id,
+        /// Its arguments, normally a tuple.
         arguments: Id,
+        /// The state that would be set after.
         state: Option<Id>,
+        /// Keys and values that would be set after.
+        items: Vec<(Id, Id)>,
     },
+}
+
+/// What a pickle may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Most values, and most places on the stack and in the memo.
+    pub max_values: usize,
+    /// Whether it may name this object of this module. Naming runs nothing, but a name that nobody expects shows what
+    /// the file is.
+    pub may_name: fn(module: &[u8], name: &[u8]) -> bool,
 }
 
 /// All values of a pickle.
 #[derive(Debug)]
-pub(super) struct Pickle<'a> {
+pub struct Pickle<'a> {
     values: Vec<Value<'a>>,
     root: Id,
+    num_bytes: usize,
 }
 
 impl<'a> Pickle<'a> {
-    /// Reads the values; the error says what is wrong, and at which byte.
-    pub(super) fn parse(bytes: &'a [u8]) -> Result<Self, String> {
+    /// Reads the values of the pickle that `bytes` start with.
+    ///
+    /// # Errors
+    /// Says what is wrong or refused, and at which byte.
+    pub fn parse(bytes: &'a [u8], limits: Limits) -> Result<Self, String> {
         if bytes.first() != Some(&0x80) {
             return Err("it is not a pickle of protocol 2 to 5".to_string());
         }
-        let mut machine =
-            Machine { bytes, at: 0, values: Vec::new(), stack: Vec::new(), marks: Vec::new(), memo: HashMap::new() };
-        let root = machine.run().map_err(|reason| format!("{reason} at byte {}", machine.at))?;
-        Ok(Self { values: machine.values, root })
+        let mut machine = Machine {
+            bytes,
+            limits,
+            at: 0,
+            opcode_at: 0,
+            values: Vec::new(),
+            stack: Vec::new(),
+            marks: Vec::new(),
+            memo: HashMap::new(),
+        };
+        let root = machine.run().map_err(|reason| format!("{reason} at byte {}", machine.opcode_at))?;
+        Ok(Self { values: machine.values, root, num_bytes: machine.at })
     }
 
-    pub(super) fn root(&self) -> &Value<'a> {
-        &self.values[self.root]
+    /// The outermost value.
+    pub fn root(&self) -> Id {
+        self.root
     }
 
-    pub(super) fn value(&self, id: Id) -> &Value<'a> {
-        &self.values[id]
+    /// All values, in the order written.
+    pub fn values(&self) -> &[Value<'a>] {
+        &self.values
+    }
+
+    /// The value at a place that this pickle has given.
+    pub fn value(&self, id: Id) -> &Value<'a> {
+        self.values.get(id).unwrap_or(&Value::Other)
+    }
+
+    /// The items of a list or tuple; none of anything else.
+    pub fn items(&self, id: Id) -> &[Id] {
+        match self.value(id) {
+            Value::List(items) | Value::Tuple(items) => items,
+            _ => &[],
+        }
+    }
+
+    /// Length of the pickle; more may follow it.
+    pub fn num_bytes(&self) -> usize {
+        self.num_bytes
     }
 }
 
 struct Machine<'a> {
     bytes: &'a [u8],
+    limits: Limits,
     at: usize,
+    /// Where the instruction starts that is being followed.
+    opcode_at: usize,
     values: Vec<Value<'a>>,
     stack: Vec<Id>,
     /// Heights of the stack at which a mark lies.
@@ -78,6 +135,7 @@ type Step<T = ()> = Result<T, String>;
 impl<'a> Machine<'a> {
     fn run(&mut self) -> Step<Id> {
         loop {
+            self.opcode_at = self.at;
             let opcode = self.byte()?;
             match opcode {
                 b'.' => return self.pop(),
@@ -87,15 +145,15 @@ impl<'a> Machine<'a> {
                 b'0' => _ = self.pop()?,
                 b'1' => _ = self.pop_to_mark()?,
                 b'h' | b'j' | b'q' | b'r' | 0x94 => self.remember_or_recall(opcode)?,
-                b'N' | b'G' | 0x88 | 0x89 | b'J' | b'K' | b'M' | 0x8a => self.scalar(opcode)?,
+                b'N' | b'G' | 0x88 | 0x89 | b'J' | b'K' | b'M' | 0x8a | 0x8b => self.scalar(opcode)?,
                 b'U' | b'T' | b'C' | b'B' | 0x8e | 0x96 | b'X' | 0x8c | 0x8d => self.string(opcode)?,
                 b']' | b'a' | b'e' | b'l' | b')' | b't' | 0x85..=0x87 => self.sequence(opcode)?,
                 b'}' | b'd' | b's' | b'u' => self.dict(opcode)?,
-                b'c' | 0x93 | b'R' | b'b' => self.object(opcode)?,
+                b'c' | 0x93 | b'R' | 0x81 | b'b' | b'Q' => self.object(opcode)?,
                 _ => return Err(format!("pickle instruction 0x{opcode:02x}, which data of this kind do not need,")),
             }
             // Marks and references take a place without making a value.
-            if self.stack.len() + self.marks.len() > MAX_VALUES {
+            if self.stack.len() + self.marks.len() > self.limits.max_values {
                 return Err("too many values".to_string());
             }
         }
@@ -120,7 +178,7 @@ impl<'a> Machine<'a> {
         } else {
             let id = *self.stack.last().ok_or("an empty stack")?;
             self.memo.insert(key, id);
-            if self.memo.len() > MAX_VALUES {
+            if self.memo.len() > self.limits.max_values {
                 return Err("too many values".to_string());
             }
         }
@@ -139,20 +197,25 @@ impl<'a> Machine<'a> {
             b'K' => Value::Int(i64::from(self.byte()?)),
             b'M' => Value::Int(self.length(2)? as i64),
             _ => {
-                let num_bytes = self.byte()?;
-                Value::Int(self.long(usize::from(num_bytes))?)
+                let num_bytes = self.length(if opcode == 0x8a { 1 } else { 4 })?;
+                self.long(num_bytes)?
             }
         };
         self.push(value)
     }
 
-    /// A two's complement number of up to eight bytes, least first.
-    fn long(&mut self, num_bytes: usize) -> Step<i64> {
-        let bytes = self.take(num_bytes)?;
+    /// A two's complement number, least byte first.
+    fn long(&mut self, num_bytes: u64) -> Step<Value<'a>> {
+        let bytes = self.take(usize::try_from(num_bytes).map_err(|_| "a number longer than the file")?)?;
         let negative = bytes.last().is_some_and(|byte| *byte >= 0x80);
         let mut all = [if negative { 0xff } else { 0 }; 8];
-        all.get_mut(..num_bytes).ok_or("a number of more than 8 bytes")?.copy_from_slice(bytes);
-        Ok(i64::from_le_bytes(all))
+        Ok(match all.get_mut(..bytes.len()) {
+            Some(low) => {
+                low.copy_from_slice(bytes);
+                Value::Int(i64::from_le_bytes(all))
+            }
+            None => Value::Other,
+        })
     }
 
     fn string(&mut self, opcode: u8) -> Step {
@@ -213,7 +276,7 @@ impl<'a> Machine<'a> {
             return self.push(Value::Dict(pairs));
         }
         match self.top()? {
-            Value::Dict(dict) => dict.extend(pairs),
+            Value::Dict(items) | Value::Call { items, .. } => items.extend(pairs),
             _ => return Err("keys for what is no dict".to_string()),
         }
         Ok(())
@@ -223,21 +286,23 @@ impl<'a> Machine<'a> {
         match opcode {
             b'c' => {
                 let (module, name) = (self.line()?, self.line()?);
-                self.push(Value::Global(module, name))
+                self.global(module, name)
             }
             0x93 => {
                 let (name, module) = (self.pop()?, self.pop()?);
                 match (&self.values[module], &self.values[name]) {
-                    (Value::Text(module), Value::Text(name)) => {
-                        let global = Value::Global(module.as_bytes(), name.as_bytes());
-                        self.push(global)
-                    }
+                    (Value::Text(module), Value::Text(name)) => self.global(module.as_bytes(), name.as_bytes()),
                     _ => Err("a name that is no text".to_string()),
                 }
             }
-            b'R' => {
+            // Making an object of a class is a call of it as well.
+            b'R' | 0x81 => {
                 let (arguments, callable) = (self.pop()?, self.pop()?);
-                self.push(Value::Call { callable, arguments, state: None })
+                self.push(Value::Call { callable, arguments, state: None, items: Vec::new() })
+            }
+            b'Q' => {
+                let name = self.pop()?;
+                self.push(Value::Persistent(name))
             }
             _ => {
                 let new_state = self.pop()?;
@@ -250,8 +315,16 @@ impl<'a> Machine<'a> {
         }
     }
 
+    fn global(&mut self, module: &'a [u8], name: &'a [u8]) -> Step {
+        if !(self.limits.may_name)(module, name) {
+            let shown = |name: &[u8]| String::from_utf8_lossy(name).escape_debug().take(80).collect::<String>();
+            return Err(format!("it names the global {}.{}", shown(module), shown(name)));
+        }
+        self.push(Value::Global(module, name))
+    }
+
     fn push(&mut self, value: Value<'a>) -> Step {
-        if self.values.len() >= MAX_VALUES {
+        if self.values.len() >= self.limits.max_values {
             return Err("too many values".to_string());
         }
         self.stack.push(self.values.len());
