@@ -127,7 +127,7 @@ fn fetch_archive(
     work: &Path,
     progress: Progress<'_>,
 ) -> Result<ArchiveRecord> {
-    let sums: Vec<Sum> = archive.sums.iter().map(PublishedSum::to_sum).collect();
+    let sums: Vec<Sum> = archive.sums.iter().map(PublishedSum::sum).collect();
     let whole = work.join(archive.file);
     let record = |url: &str, summed: Summed| ArchiveRecord {
         file: archive.file.to_owned(),

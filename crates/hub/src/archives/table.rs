@@ -49,7 +49,7 @@ pub enum PublishedSum<'a> {
 use PublishedSum::{Md5, Sha256};
 
 impl PublishedSum<'_> {
-    pub(crate) fn to_sum(&self) -> Sum {
+    pub(crate) fn sum(&self) -> Sum {
         match self {
             Md5(hex) => Sum::Md5((*hex).to_owned()),
             Sha256(hex) => Sum::Sha256((*hex).to_owned()),
