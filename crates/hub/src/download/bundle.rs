@@ -1,5 +1,7 @@
 //! Weights and what belongs to them, of one commit.
 
+use std::path::Path;
+
 use super::env::HubEnv;
 use super::error::{FetchError, Result};
 use super::progress::Progress;
@@ -19,7 +21,7 @@ pub struct FetchedWeights {
     pub weights: Fetched,
     /// `config.json`, if the repository has it: architecture, class names; timm's has the preprocessing too.
     pub config: Option<Fetched>,
-    /// `preprocessor_config.json`, if the repository has it: the preprocessing for transformers.
+    /// `preprocessor_config.json`, if the repository has it and `config.json` does not say the preprocessing itself.
     pub preprocessor: Option<Fetched>,
 }
 
@@ -38,8 +40,17 @@ pub fn fetch_weights(env: &HubEnv, name: &WeightsName, progress: Progress<'_>) -
         Err(error) => Err(error),
     };
     let config = optional("config.json")?;
-    let preprocessor = optional("preprocessor_config.json")?;
+    // Python's timm leaves no trace of a file that it never looks for: without network it must not be looked for here.
+    let says_all = config.as_ref().is_some_and(|config| has_preprocessing(&config.path));
+    let preprocessor = if says_all { None } else { optional("preprocessor_config.json")? };
     Ok(FetchedWeights { known: name.known, weights, config, preprocessor })
+}
+
+/// Whether it is a configuration of timm, which holds the preprocessing. One that cannot be read is for whoever loads the
+/// weights to complain of.
+fn has_preprocessing(config: &Path) -> bool {
+    let Ok(bytes) = std::fs::read(config) else { return false };
+    serde_json::from_slice::<serde_json::Value>(&bytes).is_ok_and(|config| config.get("pretrained_cfg").is_some())
 }
 
 /// The first of the files that the repository, or without network the cache, has.

@@ -100,12 +100,13 @@ pub enum FetchError {
     },
     /// A web page came where a file should: a sign-in page of a network, or an error page that says 200.
     #[error(
-        "{url} sends a web page instead of the file (it begins {start:?}); a proxy or sign-in page may stand between"
+        "{url} sends a web page instead of the file{}; a proxy or the sign-in page of a network may stand between",
+        begins(start)
     )]
     WebPage {
         /// What was asked for.
         url: String,
-        /// The first characters of the page.
+        /// The first characters of the page; empty if only headers came.
         start: String,
     },
     /// The answer lacks what a hub of this kind always sends.
@@ -260,6 +261,10 @@ impl FetchError {
 
 fn did_you_mean(nearest: &[String]) -> String {
     if nearest.is_empty() { String::new() } else { format!(", did you mean {}?", nearest.join(", ")) }
+}
+
+fn begins(start: &str) -> String {
+    if start.is_empty() { String::new() } else { format!(" (it begins {start:?})") }
 }
 
 fn after_colon(reason: &str) -> String {

@@ -77,6 +77,7 @@ impl Http {
             // Variables other than those of `HubEnv` are not read, so no proxy either.
             .proxy(None)
             .user_agent(concat!("taper/", env!("CARGO_PKG_VERSION")))
+            .timeout_resolve(Some(env.patience.connect))
             .timeout_connect(Some(env.patience.connect))
             .timeout_recv_response(Some(env.patience.read))
             .timeout_per_read(Some(env.patience.read))

@@ -152,6 +152,21 @@ fn many_at_once_download_once() {
     assert_eq!(sources.iter().filter(|source| **source == Source::Network).count(), 1);
 }
 
+/// timm's configuration holds the preprocessing, and Python's timm looks for no other file.
+#[test]
+fn a_configuration_of_timm_is_enough() {
+    let mut setting = Setting::new();
+    setting.server.add_large("t/m/model.safetensors", &weights());
+    setting.server.add_small("t/m/config.json", b"{\"pretrained_cfg\": {}}");
+    for file in ["model.safetensors", "config.json"] {
+        setting.fetch("t/m", file).unwrap();
+    }
+    setting.env.network = Network::Offline;
+    let fetched = fetch_weights(&setting.env, &WeightsName::parse("t/m").unwrap(), &mut |_| {}).unwrap();
+    assert!(fetched.config.is_some() && fetched.preprocessor.is_none());
+    assert!(setting.server.requests().iter().all(|request| !request.path.contains("preprocessor")));
+}
+
 #[test]
 fn weights_come_with_their_configuration() {
     let mut setting = Setting::new();

@@ -20,7 +20,7 @@ fn final_failures() {
     let bad_token = || answer(401, &[("X-Error-Message", "Invalid credentials in Authorization header")], "");
     let long_pause = || answer(429, &[("Retry-After", "3600")], "");
     let cases: Vec<(Leg, Fault, &str, Trouble)> = vec![
-        (Leg::Head, page(), "a web page instead of the file (it begins \"\")", Trouble::Network),
+        (Leg::Head, page(), "a web page instead of the file; a proxy", Trouble::Network),
         (Leg::Store, page(), "it begins \"<html>Please sign in</html>\"", Trouble::Network),
         (Leg::Head, gated(), "accept its conditions", Trouble::Network),
         (Leg::Head, bad_token(), "check HF_TOKEN", Trouble::Network),
