@@ -86,7 +86,8 @@ fn passing_failures() {
         (Leg::Store, vec![Fault::Header("Content-Range", "bytes 7-9/10".to_owned())]),
     ];
     for (leg, faults) in cases {
-        let setting = Setting::new();
+        let mut setting = Setting::new();
+        setting.env.patience.read = Duration::from_millis(300);
         setting.server.faults(leg, &faults);
         let fetched = setting.weights();
         assert!(fetched.is_ok(), "{faults:?}: {fetched:?}");

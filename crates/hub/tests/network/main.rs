@@ -43,7 +43,7 @@ impl Setting {
             network: Network::Online,
             patience: Patience {
                 connect: Duration::from_secs(5),
-                read: Duration::from_millis(300),
+                read: Duration::from_secs(10),
                 attempts: 3,
                 first_pause: Duration::from_millis(1),
                 longest_pause: Duration::from_secs(20),
