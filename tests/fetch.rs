@@ -78,7 +78,7 @@ fn mistakes_and_failures_have_their_codes() {
         ("fetch weights resnet81", None, 2, "did you mean resnet18"),
         ("fetch weights timm/resnet18.tv_in1", None, 2, "did you mean timm/resnet18.tv_in1k"),
         ("fetch weights resnet18@v9", None, 2, "no revision v9"),
-        ("fetch weights a/b/c", None, 2, "owner/name"),
+        ("fetch weights a/b/c", None, 2, "owner and name have letters"),
         ("fetch data cifar100", None, 2, "did you mean cifar-100"),
         ("fetch weights resnet18", Some((Leg::Head, status(403))), 6, "HTTP 403"),
         ("fetch weights resnet18", Some((Leg::Store, page)), 6, "a web page instead of the file"),

@@ -119,7 +119,7 @@ fn remove_folder(path: &Path) -> Result<()> {
     }
 }
 
-/// Fetches an archive from the first of its addresses that has it.
+/// Fetches an archive from the first of its addresses that has it, unless it lies there from an earlier try.
 fn fetch_archive(
     http: &Http,
     env: &HubEnv,
@@ -129,20 +129,14 @@ fn fetch_archive(
 ) -> Result<ArchiveRecord> {
     let sums: Vec<Sum> = archive.sums.iter().map(PublishedSum::sum).collect();
     let whole = work.join(archive.file);
-    let record = |url: &str, summed: Summed| ArchiveRecord {
-        file: archive.file.to_owned(),
-        url: url.to_owned(),
-        size: summed.size,
-        sha256: summed.sha256,
-    };
     if whole.is_file()
         && let Some(url) = archive.urls.first()
         && let Ok(summed) = verify(&whole, archive.file, &sums)
     {
-        return Ok(record(url, summed));
+        return Ok(record(archive, url, summed));
     }
     let partial = work.join(format!("{}.incomplete", archive.file));
-    let mut last_error = None;
+    let mut last_error = FetchError::InvalidName { name: archive.file.to_owned(), reason: "it has no address" };
     for url in archive.urls {
         let wanted = Wanted {
             url,
@@ -156,17 +150,18 @@ fn fetch_archive(
         match transfer(http, &env.patience, &wanted, progress) {
             Ok(summed) => {
                 std::fs::rename(&partial, &whole).map_err(|error| FetchError::io("rename", &partial, error))?;
-                return Ok(record(url, summed));
+                return Ok(record(archive, url, summed));
             }
-            Err(error) if matches!(error.trouble(), Trouble::Network | Trouble::BadData) => {
-                tracing::warn!("{error}");
-                last_error = Some(error);
-            }
+            Err(error) if matches!(error.trouble(), Trouble::Network | Trouble::BadData) => last_error = error,
             Err(error) => return Err(error),
         }
+        tracing::warn!("{last_error}");
     }
-    let no_address = || FetchError::InvalidName { name: archive.file.to_owned(), reason: "it has no address" };
-    Err(last_error.unwrap_or_else(no_address))
+    Err(last_error)
+}
+
+fn record(archive: &Archive<'_>, url: &str, summed: Summed) -> ArchiveRecord {
+    ArchiveRecord { file: archive.file.to_owned(), url: url.to_owned(), size: summed.size, sha256: summed.sha256 }
 }
 
 /// Unpacks all archives of a set into one folder, anew if an earlier try was interrupted.
