@@ -12,7 +12,18 @@ use tempfile::TempDir;
 use crate::workspace_root;
 
 /// Environment that would make a test depend on who runs it.
-const UNSET: [&str; 6] = ["TAPER_LOG", "RAYON_NUM_THREADS", "NO_COLOR", "CLICOLOR_FORCE", "HF_HOME", "HF_TOKEN"];
+const UNSET: [&str; 10] = [
+    "TAPER_LOG",
+    "RAYON_NUM_THREADS",
+    "NO_COLOR",
+    "CLICOLOR_FORCE",
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "HF_HUB_OFFLINE",
+    "HF_ENDPOINT",
+    "HF_TOKEN",
+    "HF_TOKEN_PATH",
+];
 
 /// What a run of the binary left behind.
 #[derive(Clone, Debug)]

@@ -31,6 +31,8 @@ pub(crate) enum Command {
     Export(ExportArgs),
     /// Look into data, a model, weights or a run; changes nothing
     Inspect(InspectArgs),
+    /// Download weights or data, verify them, keep them
+    Fetch(FetchArgs),
 }
 
 /// `taper train`
@@ -205,5 +207,32 @@ pub(crate) enum Inspect {
         /// The run directory
         #[arg(value_name = "RUN")]
         run: PathBuf,
+    },
+}
+
+/// `taper fetch`
+#[derive(Debug, Args)]
+pub(crate) struct FetchArgs {
+    #[command(subcommand)]
+    pub(crate) what: Fetch,
+}
+
+/// What can be fetched.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Fetch {
+    /// Pretrained weights, into the cache that Python's huggingface_hub uses too; prints the file
+    Weights {
+        /// resnet18, resnet50.a1_in1k and so on, or any owner/name[@revision] of a hub
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+    /// A data set, unpacked; prints its folder
+    Data {
+        /// cifar-10, cifar-100, cifar-10-python, cifar-100-python, cub-200-2011, cub-200-2010
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// Folder to make the data set's folder in
+        #[arg(long, value_name = "DIR", default_value = ".")]
+        output: PathBuf,
     },
 }

@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use taper_data::DataError;
+use taper_hub::download::{FetchError, Trouble};
 use taper_hub::weights::WeightsError;
 use taper_models::ModelError;
 use taper_optim::OptimError;
@@ -56,6 +57,7 @@ const USAGE: u8 = 2;
 const INPUT: u8 = 3;
 const DIVERGED: u8 = 4;
 const NO_ROOM: u8 = 5;
+const NETWORK: u8 = 6;
 
 /// Prints what failed and gives the exit code.
 pub(crate) fn code_of(done: anyhow::Result<Ended>) -> ExitCode {
@@ -118,6 +120,9 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if let Some(error) = cause.downcast_ref::<OptimError>() {
         return code_of_optim(error);
     }
+    if let Some(error) = cause.downcast_ref::<FetchError>() {
+        return code_of_fetch(error);
+    }
     match cause.downcast_ref::<TrainError>()? {
         TrainError::Config { .. } | TrainError::NoFullBatch { .. } => Some(USAGE),
         TrainError::Diverged { .. } => Some(DIVERGED),
@@ -133,6 +138,14 @@ fn code_of_data(error: &DataError) -> u8 {
     if matches!(error, DataError::InvalidOption { .. }) { USAGE } else { INPUT }
 }
 
+fn code_of_optim(error: &OptimError) -> Option<u8> {
+    match error {
+        OptimError::Config { .. } | OptimError::NoSuchGroup { .. } => Some(USAGE),
+        OptimError::State { .. } => Some(INPUT),
+        _ => None,
+    }
+}
+
 fn code_of_weights(error: &WeightsError) -> Option<u8> {
     match error {
         WeightsError::NoCounterpart { .. } => Some(USAGE),
@@ -141,11 +154,13 @@ fn code_of_weights(error: &WeightsError) -> Option<u8> {
     }
 }
 
-fn code_of_optim(error: &OptimError) -> Option<u8> {
-    match error {
-        OptimError::Config { .. } | OptimError::NoSuchGroup { .. } => Some(USAGE),
-        OptimError::State { .. } => Some(INPUT),
-        _ => None,
+fn code_of_fetch(error: &FetchError) -> Option<u8> {
+    match error.trouble() {
+        Trouble::Usage => Some(USAGE),
+        Trouble::Network => Some(NETWORK),
+        Trouble::BadData => Some(INPUT),
+        Trouble::NoRoom => Some(NO_ROOM),
+        Trouble::Other => None,
     }
 }
 
@@ -167,6 +182,13 @@ mod tests {
             (WeightsError::NoCounterpart { format: "timm", reason: "r".into() }.into(), USAGE),
             (io(ErrorKind::StorageFull).into(), NO_ROOM),
             (io(ErrorKind::PermissionDenied).into(), UNEXPECTED),
+            (FetchError::MissingRevision { repository: "o/n".into(), revision: "r".into() }.into(), USAGE),
+            (FetchError::Busy { url: "u".into(), status: 429, seconds: 900 }.into(), NETWORK),
+            (FetchError::Size { url: "u".into(), expected: 2, found: 1 }.into(), INPUT),
+            (
+                FetchError::NoRoom { path: "p".into(), size: None, source: ErrorKind::StorageFull.into() }.into(),
+                NO_ROOM,
+            ),
             (TrainError::Diverged { epoch: 1, step: 2, what: "loss", value: f64::NAN, lr: 0.1 }.into(), DIVERGED),
         ];
         for (error, code) in cases {

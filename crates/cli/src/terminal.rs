@@ -9,7 +9,7 @@ use taper_report::{JsonlSink, LossScale, epoch_line};
 use tracing_subscriber::EnvFilter;
 
 /// Without a terminal a line of progress comes no more often than this.
-const PLAIN_LINE_EVERY: Duration = Duration::from_secs(30);
+pub(crate) const PLAIN_LINE_EVERY: Duration = Duration::from_secs(30);
 
 /// Sends the crates' messages to stderr; `TAPER_LOG` sets the filter, else `-q` and `-v` do.
 pub(crate) fn start_log(verbose: u8, quiet: bool) {
