@@ -5,9 +5,8 @@ cargo run --release -p taper-data --example prepare_photos -- OUT 224 bilinear F
 python3 xtask/peer/preprocess.py OUT 224 bilinear FILE...
 Needs: pip install -r xtask/golden/requirements.txt
 
-Differences are of bytes (0..255); those of normalised values are in standard deviations of ImageNet. The last line says how
-much of it is decoding: torchvision's transforms on our pixels would differ by the rest. Images a second are torchvision's,
-one thread.
+Differences are of bytes (0..255); those of normalised values are in standard deviations of ImageNet. Both programs on PNG
+files that Pillow made of the photos show what scaling alone adds. Images a second are torchvision's, one thread.
 """
 import sys
 import time

@@ -49,14 +49,20 @@ pub(crate) fn resize(image: &Image, from: Region, size: [usize; 2], interpolatio
     let (start, part) = ([place(from.top)?, place(from.left)?], [side(from.size[0])?, side(from.size[1])?]);
     let source = CroppedImage::new(&whole, start[1], start[0], part[1], part[0]);
     let source = source.map_err(|error| fail(error.to_string()))?;
-    let mut target = Buffer::new(to[1], to[0], PixelType::U8x3);
     let filter = match interpolation {
         Interpolation::Bilinear => FilterType::Bilinear,
         Interpolation::Bicubic => FilterType::CatmullRom,
     };
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter));
+    // Rows first, as Pillow does: the bytes between the two passes are rounded and clipped, so that the order shows. In one
+    // call the crate would begin with the columns.
+    let mut rows = Buffer::new(to[1], part[0], PixelType::U8x3);
+    let mut target = Buffer::new(to[1], to[0], PixelType::U8x3);
     RESIZER
-        .with_borrow_mut(|resizer| resizer.resize(&source, &mut target, &options))
+        .with_borrow_mut(|resizer| {
+            resizer.resize(&source, &mut rows, &options)?;
+            resizer.resize(&rows, &mut target, &options)
+        })
         .map_err(|error| fail(error.to_string()))?;
     Image::new(size[0], size[1], target.into_vec())
 }

@@ -61,9 +61,12 @@ mod tests {
         for edge in [regions.iter().any(|r| r.top == 0), regions.iter().any(|r| r.left + r.size[1] == 400)] {
             assert!(edge);
         }
-        // Half of the areas below the middle, but for the large ones that do not fit and are drawn anew.
-        let small = shares.iter().filter(|share| **share < 0.54).count();
-        assert!((1900..2500).contains(&small), "{small}");
+        // Large areas fit less often, so that they are not drawn evenly in the end; 40,000 draws of torchvision's
+        // `RandomResizedCrop.get_params` on this size have a mean share of 0.4329 and a median of 0.4220.
+        let mean = shares.iter().sum::<f64>() / shares.len() as f64;
+        assert!((mean - 0.4329).abs() < 0.01, "{mean}");
+        let below_median = shares.iter().filter(|share| **share < 0.4220).count();
+        assert!((1900..2100).contains(&below_median), "{below_median}");
     }
 
     #[test]
