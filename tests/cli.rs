@@ -240,6 +240,14 @@ fn training_leaves_broken_photos_out_and_evaluation_reports_them() {
     train("again", 0).expect_code(0);
     let weights = |run: &str| std::fs::read(folder.path().join(run).join("last.safetensors")).unwrap();
     assert_eq!(weights("run"), weights("again"));
+    // A resumed run leaves out the same ones, though the file could be read by now.
+    std::fs::remove_file(folder.path().join("again/last.safetensors")).unwrap();
+    write_png(&folder.path().join("photos/ant/broken.png"), 9);
+    let resumed = outcome_of("train --resume ROOT/again", folder.path());
+    resumed.expect_code(0);
+    assert!(resumed.stderr.contains("36 training and 4 validation"), "{}", resumed.stderr);
+    assert_eq!(weights("run"), weights("again"));
+    std::fs::write(folder.path().join("photos/ant/broken.png"), b"\x89PNG\r\n\x1a\nnothing more").unwrap();
     // It is in train: counted there, reported there.
     let evaluated = outcome_of("evaluate ROOT/run --split train --json", folder.path());
     evaluated.expect_code(0);

@@ -1,4 +1,4 @@
-//! Image files to pixels.
+//! Image files to pixels, always at full size: the JPEG decoder has no inverse transform at a reduced scale.
 
 use std::fs::{self, File};
 use std::io::{Cursor, Read as _};
