@@ -62,7 +62,7 @@ fn transforms_are_torchvisions() {
         let (largest, mean) = differences(&found, &image_of(&tensors, name));
         // Scaling: weights are rounded to 16 bits here, to 22 in Pillow. Colours are the same f32 operations.
         let is_scaled = name.ends_with("linear") || name.ends_with("cubic");
-        let (most, most_mean) = if is_scaled { (2, 0.02) } else { (0, 0.0) };
+        let (most, most_mean) = if is_scaled { (2, 0.04) } else { (0, 0.0) };
         assert!(largest <= most && mean <= most_mean, "{name}: {largest} {mean}");
     }
     assert_eq!(tensors.len(), 15);
