@@ -88,6 +88,24 @@ fn make_inputs(root: &Path) {
         write_png(&root.join(format!("photos/{}/{index}.png", if index % 2 == 0 { "ant" } else { "bee" })), index);
     }
     std::fs::write(root.join("photos/ant/broken.png"), b"\x89PNG\r\n\x1a\nnothing more").unwrap();
+    write_png(&root.join("single/ant/1.png"), 1);
+    write_png(&root.join("hollow/ant/1.png"), 1);
+    std::fs::create_dir_all(root.join("hollow/bee")).unwrap();
+    for index in 0..20 {
+        write_png(&root.join(format!("unreadable/ant/{index}.png")), index);
+        let bee = root.join(format!("unreadable/bee/{index}.png"));
+        std::fs::create_dir_all(bee.parent().unwrap()).unwrap();
+        std::fs::write(bee, b"<html>404</html>").unwrap();
+    }
+    std::fs::create_dir_all(root.join("birds/images")).unwrap();
+    for (list, text) in [
+        ("images.txt", "1 a/1.jpg\n"),
+        ("image_class_labels.txt", "1 1\n"),
+        ("train_test_split.txt", "1 yes\n"),
+        ("classes.txt", "1 a\n2 b\n"),
+    ] {
+        std::fs::write(root.join("birds").join(list), text).unwrap();
+    }
     std::fs::create_dir_all(root.join("occupied")).unwrap();
     std::fs::write(root.join("occupied/precious.txt"), "mine").unwrap();
     std::fs::write(root.join("typo.toml"), "[train]\nepoch = 3\n").unwrap();
@@ -104,7 +122,17 @@ const CASES: &[(&str, i32, &[&str])] = &[
     ("train --data ROOT/badlabel", 3, &["train.bin", "label 200"]),
     ("train --data ROOT/evil.tar.gz", 3, &["evil.tar.gz", "../../evil.bin"]),
     ("train --data ROOT/torn.tar.gz", 3, &["torn.tar.gz"]),
-    ("train --data ROOT/photos --epochs 1", 3, &["broken.png"]),
+    ("train --data ROOT/single", 3, &["ROOT/single", "one class only", "at least two"]),
+    ("train --data ROOT/hollow", 3, &["hollow/bee", "no images"]),
+    ("train --data ROOT/unreadable", 3, &["class bee", "can be read"]),
+    ("train --data ROOT/birds", 3, &["train_test_split.txt", "line 1"]),
+    ("inspect data ROOT/single", 3, &["one class only"]),
+    ("train --set augment.color_jitter=[0.1,0.1,0.1,0.9]", 2, &["augment.color_jitter", "the hue at most 0.5"]),
+    ("train --set augment.color_jitter=0.4", 2, &["augment.color_jitter", "expected array"]),
+    ("train --set augment.random_resized_crop={scale=[0,1]}", 2, &["augment.random_resized_crop.scale", "above 0"]),
+    ("train --set augment.random_resized_crop={}", 2, &["augment.crop_padding = 2", "must be 0"]),
+    ("train --set augment.random_resized_crop={size=3}", 2, &["unknown field `size`"]),
+    ("train --set augment.vertical_flip=2.0", 2, &["augment.vertical_flip = 2"]),
     ("train --data ROOT/notes.txt", 3, &["notes.txt"]),
     ("train --epoch 3", 2, &["--epochs"]),
     ("trian", 2, &["train"]),
@@ -181,6 +209,49 @@ fn unreadable_file_is_counted_and_named() {
     let data = outcome_of("inspect data ROOT/photos", folder.path());
     data.expect_code(0);
     assert!(data.stdout.contains("broken    1") && data.stdout.contains("ant/broken.png"), "{}", data.stdout);
+    let counts: Vec<Vec<&str>> = data.stdout.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert!(counts.contains(&vec!["ant", "21"]) && counts.contains(&vec!["bee", "20"]), "{}", data.stdout);
+}
+
+#[test]
+fn training_leaves_broken_photos_out_and_evaluation_reports_them() {
+    const TINY: &str = "--set model.width=0.0625 --set model.depths=[1,0,0,0] --set augment.crop_padding=0 \
+                        --set augment.random_resized_crop={scale=[0.3,1]} --set augment.color_jitter=[0.4,0.4,0.4,0.1]";
+    let folder = temp_folder().unwrap();
+    make_inputs(folder.path());
+    let train = |output: &str, cache_mib: u32| {
+        let line = format!(
+            "train --data ROOT/photos --epochs 2 -b 8 {TINY} --set data.cache_mib={cache_mib} --output ROOT/{output}"
+        );
+        outcome_of(&line.split_whitespace().collect::<Vec<_>>().join(" "), folder.path())
+    };
+    let outcome = train("run", 64);
+    outcome.expect_code(0);
+    for part in
+        ["1 of 41 training and validation images cannot be read", "ant/broken.png", "36 training and 4 validation"]
+    {
+        assert!(outcome.stderr.contains(part), "{}", outcome.stderr);
+    }
+    let bad = std::fs::read_to_string(folder.path().join("run/bad_images.json")).unwrap();
+    assert!(bad.contains("ant/broken.png") && bad.contains("reason"), "{bad}");
+    let split = std::fs::read_to_string(folder.path().join("run/split.json")).unwrap();
+    assert!(split.contains("ant/broken.png"), "the split names every file");
+    // What is kept in memory, and how much of it, changes nothing.
+    train("again", 0).expect_code(0);
+    let weights = |run: &str| std::fs::read(folder.path().join(run).join("last.safetensors")).unwrap();
+    assert_eq!(weights("run"), weights("again"));
+    // A resumed run leaves out the same ones, though the file could be read by now.
+    std::fs::remove_file(folder.path().join("again/last.safetensors")).unwrap();
+    write_png(&folder.path().join("photos/ant/broken.png"), 9);
+    let resumed = outcome_of("train --resume ROOT/again", folder.path());
+    resumed.expect_code(0);
+    assert!(resumed.stderr.contains("36 training and 4 validation"), "{}", resumed.stderr);
+    assert_eq!(weights("run"), weights("again"));
+    std::fs::write(folder.path().join("photos/ant/broken.png"), b"\x89PNG\r\n\x1a\nnothing more").unwrap();
+    // It is in train: counted there, reported there.
+    let evaluated = outcome_of("evaluate ROOT/run --split train --json", folder.path());
+    evaluated.expect_code(0);
+    assert!(evaluated.stdout.contains("\"num_images\":36,\"num_bad\":1"), "{}", evaluated.stdout);
 }
 
 #[test]

@@ -38,7 +38,7 @@ pub(crate) enum Command {
 /// `taper train`
 #[derive(Debug, Args)]
 pub(crate) struct TrainArgs {
-    /// glyphs (built in), a CIFAR folder or archive, or an image folder
+    /// glyphs (built in), a CIFAR folder or archive, the folder of CUB-200, or an image folder
     #[arg(long, value_name = "DATA")]
     pub(crate) data: Option<String>,
     /// TOML file with any of the configuration keys
@@ -180,7 +180,7 @@ pub(crate) struct InspectArgs {
 pub(crate) enum Inspect {
     /// Images, classes, sizes, mean and standard deviation, unreadable files
     Data {
-        /// glyphs, a CIFAR folder or archive, or an image folder
+        /// glyphs, a CIFAR folder or archive, the folder of CUB-200, or an image folder
         #[arg(value_name = "DATA")]
         location: String,
     },

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
-use taper_data::{Compose, DataSpec, LabelKind, LastBatch, PadMode, Transform};
+use taper_data::{Compose, DataSpec, LabelKind, LastBatch, PadMode, Preprocess, Transform};
 use taper_models::ModelConfig;
 use taper_optim::{OptimizerConfig, ScheduleConfig};
 use taper_report::LossScale;
@@ -35,6 +35,14 @@ pub(crate) struct DataSection {
     pub(crate) val_fraction: f64,
     pub(crate) workers: usize,
     pub(crate) prefetch: usize,
+    /// Decoded photos that are kept in memory, in MiB; 0 for none. Runs of older versions do not name it.
+    #[serde(default = "default_cache_mib")]
+    pub(crate) cache_mib: u64,
+}
+
+/// 3,600 photos of 224×224, or 1,900 of 500×375 as they are decoded: what a small machine can spare.
+fn default_cache_mib() -> u64 {
+    1024
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,6 +53,31 @@ pub(crate) struct AugmentSection {
     pub(crate) pad_mode: PadMode,
     /// Probability of a horizontal flip.
     pub(crate) flip: f32,
+    /// Probability of a vertical flip.
+    #[serde(default)]
+    pub(crate) vertical_flip: f32,
+    /// A region of random area and shape, scaled to the model's size, instead of the middle of the image.
+    #[serde(default)]
+    pub(crate) random_resized_crop: Option<RandomResizedCrop>,
+    /// Strengths of brightness, contrast, saturation and hue.
+    #[serde(default)]
+    pub(crate) color_jitter: Option<[f32; 4]>,
+}
+
+/// The defaults are torchvision's and timm's (Szegedy et al. 2015, §6).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RandomResizedCrop {
+    /// Least and largest share of the image's area.
+    pub(crate) scale: [f32; 2],
+    /// Least and largest width divided by height.
+    pub(crate) ratio: [f32; 2],
+}
+
+impl Default for RandomResizedCrop {
+    fn default() -> Self {
+        Self { scale: [0.08, 1.0], ratio: [3.0 / 4.0, 4.0 / 3.0] }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -96,9 +129,7 @@ impl RunConfig {
         if !(self.data.val_fraction > 0.0 && self.data.val_fraction < 1.0) {
             return Err(usage(format!("data.val_fraction = {}: must be above 0 and below 1", self.data.val_fraction)));
         }
-        if !(0.0..=1.0).contains(&self.augment.flip) {
-            return Err(usage(format!("augment.flip = {}: must be at least 0 and at most 1", self.augment.flip)));
-        }
+        self.augment.validate()?;
         if self.train.ema_decay.is_some_and(|decay| !(0.0..1.0).contains(&decay)) {
             return Err(usage("train.ema_decay: must be at least 0 and below 1"));
         }
@@ -128,16 +159,60 @@ impl RunConfig {
         if self.train.drop_last { LastBatch::Drop } else { LastBatch::Keep }
     }
 
-    /// What is done to a training image: to the model's size first, then the random part.
-    pub(crate) fn train_transform(&self, eval: Compose) -> Compose {
-        let mut transforms = eval.0;
-        if self.augment.crop_padding > 0 {
-            let (padding, mode) = (self.augment.crop_padding, self.augment.pad_mode);
-            transforms.push(Transform::RandomCrop { size: self.model.input_size(), padding, mode });
+    /// What is done to a training image: to the model's size first, then the other random parts, colours last.
+    pub(crate) fn train_transform(&self, preprocess: &Preprocess) -> Compose {
+        let augment = &self.augment;
+        let (size, interpolation) = (preprocess.input_size, preprocess.interpolation);
+        let mut transforms = match augment.random_resized_crop {
+            Some(RandomResizedCrop { scale, ratio }) => {
+                vec![Transform::RandomResizedCrop { size, scale, ratio, interpolation }]
+            }
+            None => preprocess.eval_transform().0,
+        };
+        if augment.crop_padding > 0 {
+            transforms.push(Transform::RandomCrop { size, padding: augment.crop_padding, mode: augment.pad_mode });
         }
-        if self.augment.flip > 0.0 {
-            transforms.push(Transform::HorizontalFlip { probability: self.augment.flip });
+        if augment.flip > 0.0 {
+            transforms.push(Transform::HorizontalFlip { probability: augment.flip });
+        }
+        if augment.vertical_flip > 0.0 {
+            transforms.push(Transform::VerticalFlip { probability: augment.vertical_flip });
+        }
+        if let Some([brightness, contrast, saturation, hue]) = augment.color_jitter {
+            transforms.push(Transform::ColorJitter { brightness, contrast, saturation, hue });
         }
         Compose(transforms)
+    }
+}
+
+impl AugmentSection {
+    fn validate(&self) -> Result<()> {
+        let wrong =
+            |key: &str, value: String, must: &str| Err(usage(format!("augment.{key} = {value}: must be {must}")));
+        for (key, probability) in [("flip", self.flip), ("vertical_flip", self.vertical_flip)] {
+            if !(0.0..=1.0).contains(&probability) {
+                return wrong(key, probability.to_string(), "at least 0 and at most 1");
+            }
+        }
+        if let Some(RandomResizedCrop { scale, ratio }) = self.random_resized_crop {
+            if !(scale[0] > 0.0 && scale[0] <= scale[1] && scale[1] <= 1.0) {
+                let must = "two shares of the area, rising, above 0 and at most 1";
+                return wrong("random_resized_crop.scale", format!("{scale:?}"), must);
+            }
+            if !(ratio[0] > 0.0 && ratio[0] <= ratio[1] && ratio[1].is_finite()) {
+                return wrong("random_resized_crop.ratio", format!("{ratio:?}"), "two numbers above 0, rising");
+            }
+            if self.crop_padding > 0 {
+                let must = "0 beside augment.random_resized_crop, which crops already";
+                return wrong("crop_padding", self.crop_padding.to_string(), must);
+            }
+        }
+        if let Some(jitter) = self.color_jitter
+            && !(jitter.iter().all(|strength| (0.0..f32::INFINITY).contains(strength)) && jitter[3] <= 0.5)
+        {
+            let must = "[brightness, contrast, saturation, hue], none below 0, the hue at most 0.5";
+            return wrong("color_jitter", format!("{jitter:?}"), must);
+        }
+        Ok(())
     }
 }

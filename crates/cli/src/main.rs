@@ -12,6 +12,7 @@ mod commands;
 mod config;
 mod device;
 mod exit;
+mod images;
 mod interrupt;
 mod model_card;
 mod prepare;

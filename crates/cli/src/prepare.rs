@@ -4,19 +4,25 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use taper_data::{ChannelStats, LastBatch};
 use taper_data::{
-    Compose, Dataset, Loader, OnBad, OpenedData, Part, Preprocess, Split, SplitManifest, ValSize, channel_stats, open,
+    ChannelStats, Compose, Dataset, LastBatch, Loader, OnBad, OpenedData, Part, Preprocess, Split, SplitManifest,
+    ValSize, open,
 };
 
 use crate::config::RunConfig;
 use crate::exit::bad_input;
+use crate::images::{BadImage, Source, Sources, are_files, read_bad, warn_of, without_bad};
 
 /// What a run trains on.
 pub(crate) struct Prepared {
     pub(crate) data: OpenedData,
+    /// Which image is in which part, the bad ones among them.
     pub(crate) split: Split,
+    /// The same without the bad ones of train and val.
+    pub(crate) usable: Split,
+    pub(crate) bad: Vec<BadImage>,
     pub(crate) preprocess: Preprocess,
+    sources: Sources,
 }
 
 impl Prepared {
@@ -25,11 +31,20 @@ impl Prepared {
         let data = open(&config.data_spec())?;
         let split = decide_split(&data, config)?;
         require_images(&split, config)?;
-        let stats = measured(&data, &split, config)?;
-        Ok(Self { data, split, preprocess: Preprocess::unscaled(config.model.input_size(), stats) })
+        let preprocess = geometry(&data, config);
+        let sources = Sources::new(&data, &preprocess, config)?;
+        let (stats, bad) = match data.train_stats {
+            Some(stats) if split.train == data.official.train => (stats, Vec::new()),
+            _ => {
+                let looked = sources.look(&split, &config.data.location)?;
+                (looked.stats, looked.bad)
+            }
+        };
+        let preprocess = preprocess.with_stats(without_zeros(stats));
+        Self { data, usable: split.clone(), split, bad, preprocess, sources }.leaving_out_bad(config)
     }
 
-    /// Opens the data again, with the split, the classes and the preprocessing that the run wrote down.
+    /// Opens the data again, with the split, the classes, the preprocessing and the bad images that the run wrote down.
     pub(crate) fn of_run(run: &Path, config: &RunConfig) -> Result<Self> {
         let data = open(&config.data_spec())?;
         let split = read_split(run)?.resolve(&*data.dataset).context("the run's split.json")?;
@@ -37,38 +52,53 @@ impl Prepared {
         require_classes(&classes, data.dataset.classes(), &config.data.location)?;
         let preprocess: Preprocess = read_json(&run.join("preprocess.json"))?;
         preprocess.validate()?;
-        Ok(Self { data, split, preprocess })
+        let sources = Sources::new(&data, &preprocess, config)?;
+        let bad = read_bad(run)?;
+        Self { data, usable: split.clone(), split, bad, preprocess, sources }.leaving_out_bad(config)
     }
 
-    /// Training batches.
+    fn leaving_out_bad(self, config: &RunConfig) -> Result<Self> {
+        warn_of(&self.bad, self.split.train.len() + self.split.val.len());
+        let usable = without_bad(&self.split, &*self.data.dataset, &self.bad, &config.data.location)?;
+        require_images(&usable, config)?;
+        Ok(Self { usable, ..self })
+    }
+
+    /// Training batches. An image that has become unreadable since the run began fails it.
     pub(crate) fn train_loader(&self, config: &RunConfig) -> Loader {
-        Loader {
-            transform: config.train_transform(self.preprocess.eval_transform()),
-            last: config.last_batch(),
-            bad: OnBad::Fail,
-            ..self.loader(Part::Train, config)
-        }
+        Loader { last: config.last_batch(), ..self.loader(&self.sources.train, Part::Train, config) }
     }
 
-    /// Validation batches. An unreadable image fails the run: it must not change what is compared between epochs.
+    /// Validation batches. An image that has become unreadable since the run began fails it: it must not change what is
+    /// compared between epochs.
     pub(crate) fn val_loader(&self, config: &RunConfig) -> Loader {
-        Loader { bad: OnBad::Fail, ..self.loader(Part::Val, config) }
+        self.loader(&self.sources.eval, Part::Val, config)
     }
 
-    fn loader(&self, part: Part, config: &RunConfig) -> Loader {
+    fn loader(&self, source: &Source, part: Part, config: &RunConfig) -> Loader {
         let sizes = Threads {
             batch_size: config.train.batch_size,
             workers: config.data.workers,
             prefetch: config.data.prefetch,
         };
-        let loader = eval_loader(
-            self.data.dataset.clone(),
-            self.split.get(part).into(),
-            self.preprocess.eval_transform(),
-            sizes,
-        );
-        Loader { seed: config.train.seed, ..loader }
+        let (dataset, transform) = (source.dataset.clone(), source.transform.clone());
+        let loader = eval_loader(dataset, self.usable.get(part).into(), transform, sizes);
+        Loader { seed: config.train.seed, bad: OnBad::Fail, ..loader }
     }
+}
+
+/// How an image gets the model's size. The shorter side of a photo is scaled to it and the middle kept, so that nothing is
+/// squeezed; sets of small images are used as they are. Mean and deviation are not known yet.
+fn geometry(data: &OpenedData, config: &RunConfig) -> Preprocess {
+    let size = config.model.input_size();
+    let unmeasured = ChannelStats { mean: [0.0; 3], std: [1.0; 3] };
+    let unscaled = Preprocess::unscaled(size, unmeasured);
+    if are_files(data) { Preprocess { resize: Some(size[0].max(size[1])), ..unscaled } } else { unscaled }
+}
+
+/// Images of one flat colour have no deviation; dividing by it must not give infinities.
+fn without_zeros(stats: ChannelStats) -> ChannelStats {
+    ChannelStats { std: stats.std.map(|std| if std > 0.0 { std } else { 1.0 }), ..stats }
 }
 
 /// How many images a loader handles at a time.
@@ -117,18 +147,6 @@ fn require_images(split: &Split, config: &RunConfig) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Mean and deviation of the training images at the size the model sees them.
-fn measured(data: &OpenedData, split: &Split, config: &RunConfig) -> Result<ChannelStats> {
-    let mut stats = match data.train_stats {
-        Some(stats) if split.train == data.official.train => stats,
-        _ => channel_stats(&*data.dataset, &split.train)
-            .with_context(|| format!("measuring the training images of {}", config.data.location))?,
-    };
-    // Images of one flat colour have no deviation; dividing by it must not give infinities.
-    stats.std = stats.std.map(|std| if std > 0.0 { std } else { 1.0 });
-    Ok(stats)
 }
 
 /// The split that a run wrote down.

@@ -33,6 +33,10 @@ const NAMED_SECTIONS: [(&str, &[&str]); 3] =
 /// Keys that a recipe may leave out, with a value of their type.
 fn optional_keys() -> Vec<(&'static str, Value)> {
     vec![
+        ("data.cache_mib", Value::Integer(1)),
+        ("augment.vertical_flip", Value::Float(0.5)),
+        ("augment.random_resized_crop", Value::Table(Table::new())),
+        ("augment.color_jitter", Value::Array(Vec::new())),
         ("train.max_steps", Value::Integer(1)),
         ("train.clip_norm", Value::Float(1.0)),
         ("train.ema_decay", Value::Float(0.5)),
@@ -81,8 +85,8 @@ pub(crate) fn resolve(args: &TrainArgs) -> Result<Resolved> {
 /// Resolves the configuration that a run wrote, with the few changes that a resume allows.
 pub(crate) fn resolve_run(path: &Path, args: &TrainArgs) -> Result<Resolved> {
     /// Where images come from and how fast, never which weights come out.
-    const MAY_CHANGE: [&str; 6] =
-        ["data.location", "data.workers", "data.prefetch", "train.device", "checkpoint.", "log."];
+    const MAY_CHANGE: [&str; 7] =
+        ["data.location", "data.workers", "data.prefetch", "data.cache_mib", "train.device", "checkpoint.", "log."];
     let mut layered = Layered::of_run(path)?;
     let before = layered.table.clone();
     let mut wishes = match &args.config {

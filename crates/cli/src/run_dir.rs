@@ -8,6 +8,7 @@ use taper_data::DataProvenance;
 use taper_train::{sha256_of_file, write_atomically};
 
 use crate::exit::{bad_input, usage};
+use crate::images::BAD_IMAGES;
 use crate::prepare::Prepared;
 use crate::resolve::Resolved;
 
@@ -84,6 +85,9 @@ pub(crate) fn write_new(path: &Path, resolved: &Resolved, prepared: &Prepared, d
     write_json(&path.join("classes.json"), &prepared.data.dataset.classes())?;
     write_json(&path.join("split.json"), &prepared.split.to_manifest(&*prepared.data.dataset)?)?;
     write_json(&path.join("preprocess.json"), &prepared.preprocess)?;
+    if !prepared.bad.is_empty() {
+        write_json(&path.join(BAD_IMAGES), &prepared.bad)?;
+    }
     let provenance = Provenance {
         version: env!("CARGO_PKG_VERSION"),
         commit: env!("TAPER_COMMIT"),

@@ -1,6 +1,6 @@
 //! Samples of one size, put together.
 
-use crate::{ChannelStats, DataError, Image, Result};
+use crate::{ChannelStats, DataError, Dataset, Image, Result};
 
 /// Images and labels that go through a model together.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +28,24 @@ pub struct BadSample {
     pub name: String,
     /// Why, with all causes, in one line.
     pub reason: String,
+}
+
+impl BadSample {
+    /// Notes an image of `dataset` that could not be used.
+    pub fn new(dataset: &dyn Dataset, index: usize, error: &DataError) -> Self {
+        Self { index, name: dataset.name(index), reason: in_one_line(error) }
+    }
+}
+
+/// An error and its causes, separated by colons.
+fn in_one_line(error: &DataError) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text.replace('\n', " ")
 }
 
 impl Batch {

@@ -25,10 +25,18 @@ pub enum DataError {
         /// The folder without images.
         path: PathBuf,
     },
+    /// The folder holds one class only, so that there is nothing to tell apart.
+    #[error("one class only in folder {}: {class}; a classifier needs at least two class folders", path.display())]
+    OneClass {
+        /// The folder of class folders.
+        path: PathBuf,
+        /// Name of the class.
+        class: String,
+    },
     /// The path exists, but it is in none of the forms that [`open`](crate::open) reads.
     #[error(
-        "{} is not a data set: {reason}; expected a CIFAR folder or .tar.gz, or root/{{train,val,test}}/<class>/*, \
-         or root/<class>/*",
+        "{} is not a data set: {reason}; expected a CIFAR folder or .tar.gz, CUB-200's own folder, \
+         root/{{train,val,test}}/<class>/*, or root/<class>/*",
         path.display()
     )]
     UnknownLayout {

@@ -1,41 +1,24 @@
 //! Image files in folders named by class.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use crate::open::only_fine;
-use crate::provenance::sha256_of_lines;
-use crate::{
-    Covers, DataError, DataKind, DataProvenance, DataSpec, Dataset, OpenedData, Part, Recognised, Result, Sample,
-    Split, decode,
-};
+use crate::photos::{Listed, Photo};
+use crate::{DataError, DataKind, DataSpec, OpenedData, Part, Result, Split};
 
 /// Files with these endings, in any case, are images; a file that then does not decode is an error, not another file.
 const EXTENSIONS: [&str; 6] = ["png", "jpg", "jpeg", "bmp", "gif", "webp"];
 /// How deep folders may lie in a class folder; a link to a folder above would go on for ever.
 const MAX_DEPTH: usize = 16;
 
-/// One image file.
-#[derive(Debug)]
-struct Found {
-    /// Path relative to the root with `/` between.
-    name: String,
-    label: u32,
-    bytes: u64,
-}
-
-/// Images that are decoded when they are asked for.
-#[derive(Debug)]
-struct ImageFolder {
-    root: PathBuf,
-    files: Vec<Found>,
-    classes: Vec<String>,
-}
-
 /// Opens `root/{train,val,test}/<class>/*` or `root/<class>/*`. Classes are the sorted folder names, of `train` where
 /// there is one; images are sorted by path. `Ok(None)` if there are no class folders.
+///
+/// What has an image's ending and is no readable file (a dangling link, a folder) is listed all the same, so that it is
+/// counted and reported where it is read. Hidden files and folders are left out.
 pub(crate) fn open_folder(root: &Path, spec: &DataSpec) -> Result<Option<OpenedData>> {
     let parts: Vec<(Part, PathBuf)> = Part::ALL
         .into_iter()
@@ -44,8 +27,11 @@ pub(crate) fn open_folder(root: &Path, spec: &DataSpec) -> Result<Option<OpenedD
         .collect();
     let parts = if parts.is_empty() { vec![(Part::Train, root.to_path_buf())] } else { parts };
     let mut class_folders = Vec::new();
+    let mut num_loose = 0;
     for (part, folder) in &parts {
-        class_folders.push((*part, folder, subfolders(folder)?));
+        let inside = Inside::of(folder)?;
+        num_loose += inside.num_files;
+        class_folders.push((*part, folder, inside.folders));
     }
     // The classes are those that can be learnt; only a set without `train` takes them from elsewhere.
     let Some((_, first, names)) = class_folders.first() else { return Ok(None) };
@@ -55,7 +41,7 @@ pub(crate) fn open_folder(root: &Path, spec: &DataSpec) -> Result<Option<OpenedD
     let labels: BTreeMap<String, u32> = names.iter().cloned().zip(0..).collect();
     let (first, classes) = ((*first).clone(), names.clone());
     only_fine(spec)?;
-    let mut listing = Listing { root: root.to_path_buf(), files: Vec::new(), num_ignored: 0 };
+    let mut listing = Listing { root: root.to_path_buf(), files: Vec::new(), num_ignored: num_loose };
     let mut official = Split::default();
     for (part, folder, names) in class_folders {
         let start = listing.files.len();
@@ -68,13 +54,43 @@ pub(crate) fn open_folder(root: &Path, spec: &DataSpec) -> Result<Option<OpenedD
         }
         *official.get_mut(part) = (start..listing.files.len()).collect();
     }
-    Ok(Some(listing.finish(classes, official, spec)))
+    if let [class] = &classes[..] {
+        return Err(DataError::OneClass { path: first, class: class.clone() });
+    }
+    listing.finish(classes, official).map(|listed| Some(listed.open(spec)))
+}
+
+/// What lies in a folder of class folders.
+struct Inside {
+    /// Names of the folders, sorted by their bytes as torchvision does; hidden ones are no classes.
+    folders: Vec<String>,
+    /// Files beside them, which belong to no class.
+    num_files: usize,
+}
+
+impl Inside {
+    fn of(folder: &Path) -> Result<Self> {
+        let mut inside = Self { folders: Vec::new(), num_files: 0 };
+        for path in sorted_entries(folder)? {
+            if !path.is_dir() {
+                inside.num_files += 1;
+            } else if !is_hidden(&path) {
+                // Class names go into JSON and onto the terminal; no bytes stand for one that is no text.
+                let name = path.file_name().and_then(|name| name.to_str());
+                let name = name.ok_or_else(|| {
+                    DataError::malformed(&path, "the name of this class folder is not UTF-8; rename it")
+                })?;
+                inside.folders.push(name.to_string());
+            }
+        }
+        Ok(inside)
+    }
 }
 
 /// Collects the files of all classes.
 struct Listing {
     root: PathBuf,
-    files: Vec<Found>,
+    files: Vec<Photo>,
     num_ignored: usize,
 }
 
@@ -93,12 +109,11 @@ impl Listing {
             return Err(DataError::malformed(folder, format!("it lies more than {MAX_DEPTH} folders deep")));
         }
         for path in sorted_entries(folder)? {
-            let metadata = fs::metadata(&path).map_err(|source| DataError::Io { path: path.clone(), source })?;
-            if metadata.is_dir() {
+            if is_image(&path) {
+                let (name, bytes) = (relative_name(&self.root, &path), file_size(&path));
+                self.files.push(Photo { path, name, label, bytes });
+            } else if path.is_dir() && !is_hidden(&path) {
                 self.add_folder(&path, label, depth + 1)?;
-            } else if is_image(&path) {
-                let name = relative_name(&self.root, &path)?;
-                self.files.push(Found { name, label, bytes: metadata.len() });
             } else {
                 self.num_ignored += 1;
             }
@@ -106,33 +121,21 @@ impl Listing {
         Ok(())
     }
 
-    fn finish(self, classes: Vec<String>, official: Split, spec: &DataSpec) -> OpenedData {
-        let provenance = DataProvenance {
-            source: spec.location.clone(),
-            kind: DataKind::ImageFolder,
-            files: Vec::new(),
-            official: Recognised::Unofficial,
-            sha256: sha256_of_lines(self.files.iter().map(|file| format!("{} {}", file.name, file.bytes))),
-            covers: Covers::Listing,
-            num_ignored_files: self.num_ignored,
-        };
-        let dataset = ImageFolder { root: self.root, files: self.files, classes };
-        OpenedData { dataset: Arc::new(dataset), official, train_stats: None, provenance }
-    }
-}
-
-/// Names of the folders in a folder, sorted by their bytes as torchvision does; hidden ones are no classes.
-fn subfolders(folder: &Path) -> Result<Vec<String>> {
-    let mut names = Vec::new();
-    for path in sorted_entries(folder)? {
-        if path.is_dir() {
-            let name = relative_name(folder, &path)?;
-            if !name.starts_with('.') {
-                names.push(name);
-            }
+    fn finish(self, classes: Vec<String>, official: Split) -> Result<Listed> {
+        let mut names = HashSet::new();
+        if let Some(file) = self.files.iter().find(|file| !names.insert(file.name.as_str())) {
+            let reason = format!("another file is called {} too; rename one of them", file.name);
+            return Err(DataError::malformed(&file.path, reason));
         }
+        Ok(Listed {
+            files: self.files,
+            classes,
+            official,
+            kind: DataKind::ImageFolder,
+            lists: Vec::new(),
+            num_ignored_files: self.num_ignored,
+        })
     }
-    Ok(names)
 }
 
 /// Paths of all that lies in a folder, sorted by their bytes.
@@ -145,39 +148,35 @@ pub(crate) fn sorted_entries(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
+/// Size of a file in bytes; `None` if it is not there, no file, or the system would not say.
+pub(crate) fn file_size(path: &Path) -> Option<u64> {
+    fs::metadata(path).ok().filter(fs::Metadata::is_file).map(|metadata| metadata.len())
+}
+
+fn is_hidden(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+}
+
 fn is_image(path: &Path) -> bool {
-    let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-    !hidden && EXTENSIONS.iter().any(|known| extension.eq_ignore_ascii_case(known))
+    !is_hidden(path) && EXTENSIONS.iter().any(|known| extension.eq_ignore_ascii_case(known))
 }
 
-/// The path below `root`, the same on every system.
-fn relative_name(root: &Path, path: &Path) -> Result<String> {
-    let components = path.strip_prefix(root).unwrap_or(path).components();
-    let names: Option<Vec<&str>> = components.map(|component| component.as_os_str().to_str()).collect();
-    names.map(|names| names.join("/")).ok_or_else(|| DataError::malformed(path, "its name is not UTF-8"))
-}
-
-impl Dataset for ImageFolder {
-    fn len(&self) -> usize {
-        self.files.len()
+/// The path below `root`, the same on every system. Bytes that are no UTF-8 are written as `\xE9`, so that the file can
+/// be named in JSON; it is opened by its path.
+fn relative_name(root: &Path, path: &Path) -> String {
+    let mut name = String::new();
+    for component in path.strip_prefix(root).unwrap_or(path).components() {
+        if !name.is_empty() {
+            name.push('/');
+        }
+        for chunk in component.as_os_str().as_encoded_bytes().utf8_chunks() {
+            name.push_str(chunk.valid());
+            for byte in chunk.invalid() {
+                // Writing to a string cannot fail.
+                let _ = write!(name, "\\x{byte:02X}");
+            }
+        }
     }
-
-    fn classes(&self) -> &[String] {
-        &self.classes
-    }
-
-    fn label(&self, index: usize) -> u32 {
-        self.files[index].label
-    }
-
-    fn name(&self, index: usize) -> String {
-        self.files[index].name.clone()
-    }
-
-    fn get(&self, index: usize) -> Result<Sample> {
-        let file = self.files.get(index).ok_or(DataError::IndexOutOfRange { index, len: self.files.len() })?;
-        let image = decode(&self.root.join(&file.name))?;
-        Ok(Sample { image, label: file.label })
-    }
+    name
 }

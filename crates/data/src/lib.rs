@@ -5,9 +5,9 @@
 //!
 //! In reading order: [`open`] turns a [`DataSpec`] into [`OpenedData`], which is a [`Dataset`] with its official
 //! [`Split`] and its [`DataProvenance`]. [`Split::stratified`] makes another split and [`SplitManifest`] keeps it.
-//! [`channel_stats`] measures what [`normalise`] needs and [`Preprocess`] carries it with the weights. A [`Compose`] of
-//! [`Transform`]s draws from [`rng`] and applies. A [`Loader`] yields a [`Batch`] at a time, the same ones for any
-//! number of workers.
+//! A [`Compose`] of [`Transform`]s draws from [`rng`] and applies. [`CachedDataset`] keeps decoded images, [`survey`]
+//! finds the broken ones and measures what [`normalise`] needs, in one pass, and [`Preprocess`] carries it with the
+//! weights. A [`Loader`] yields a [`Batch`] at a time, the same ones for any number of workers.
 //!
 //! ```
 //! use taper_data::{Compose, DataSpec, LastBatch, Loader, OnBad, Order, Part, channel_stats, normalise, open};
@@ -34,10 +34,12 @@ mod error;
 mod image;
 
 mod cifar;
+mod cub;
 mod decode;
 mod folder;
 mod glyphs;
 mod open;
+mod photos;
 pub mod pickle;
 mod provenance;
 
@@ -47,14 +49,18 @@ mod split;
 mod preprocess;
 mod resize;
 pub mod rng;
-mod stats;
 mod transform;
+
+mod cache;
+mod stats;
+mod survey;
 
 mod batch;
 mod loader;
 mod sampler;
 
 pub use batch::{BadSample, Batch, normalise};
+pub use cache::{CacheBudget, CachedDataset};
 pub use dataset::{ArrayDataset, Dataset};
 pub use decode::decode;
 pub use error::{DataError, Result};
@@ -65,7 +71,9 @@ pub use manifest::SplitManifest;
 pub use open::{BUILT_IN, DataSpec, LabelKind, OpenedData, open};
 pub use preprocess::{Interpolation, Preprocess};
 pub use provenance::{Covers, DataKind, DataProvenance, FileDigest, Recognised};
+pub use resize::Region;
 pub use sampler::epoch_order;
 pub use split::{Part, Split, ValSize};
 pub use stats::{ChannelStats, channel_stats};
-pub use transform::{Compose, Op, PadMode, Transform};
+pub use survey::{Survey, survey};
+pub use transform::{ColorStep, Compose, Op, PadMode, Transform};

@@ -169,22 +169,11 @@ impl Plan {
             (Ok((label, image)), _) => batch.push(index, label, &image, capacity, name),
             (Err(error), OnBad::Fail) => Err(error),
             (Err(error), OnBad::Report) => {
-                batch.bad.push(BadSample { index, name: name(), reason: in_one_line(&error) });
+                batch.bad.push(BadSample::new(&*loader.dataset, index, &error));
                 Ok(())
             }
         }
     }
-}
-
-/// An error and its causes, separated by colons.
-fn in_one_line(error: &DataError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text.replace('\n', " ")
 }
 
 /// The batches of one epoch, in order; after an error there are no more.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::cifar::{self, Form};
+use crate::cub::{self, Release};
 use crate::folder;
 use crate::glyphs::Glyphs;
 use crate::{ChannelStats, DataError, DataProvenance, Dataset, Result, Split};
@@ -58,12 +59,13 @@ pub struct OpenedData {
 /// Finds out what lies at `spec.location` and opens it.
 ///
 /// Read are: the built-in `glyphs`; CIFAR-10 and CIFAR-100 in the binary and the python form, as a folder (itself or one
-/// level down) or as the `.tar.gz`, which is never unpacked to disk; image folders `root/{train,val,test}/<class>/*` and
-/// `root/<class>/*`. CIFAR is read into memory, images of a folder when they are asked for.
+/// level down) or as the `.tar.gz`, which is never unpacked to disk; CUB-200 of 2010 and 2011 by its own lists, as a
+/// folder (itself or one level down), with its official split as train and test; image folders
+/// `root/{train,val,test}/<class>/*` and `root/<class>/*`. CIFAR is read into memory, photos when they are asked for.
 ///
 /// # Errors
-/// [`DataError::Missing`], [`DataError::Empty`] and [`DataError::UnknownLayout`] if there is nothing to open;
-/// [`DataError::Malformed`], [`DataError::LabelOutOfRange`] and [`DataError::UnsafeEntry`] if the files are not what
+/// [`DataError::Missing`], [`DataError::Empty`], [`DataError::OneClass`] and [`DataError::UnknownLayout`] if there is
+/// nothing to open or nothing to tell apart; [`DataError::Malformed`], [`DataError::LabelOutOfRange`] and [`DataError::UnsafeEntry`] if the files are not what
 /// they should be.
 pub fn open(spec: &DataSpec) -> Result<OpenedData> {
     if spec.location == BUILT_IN[0] {
@@ -91,13 +93,16 @@ fn open_folder(path: &Path, spec: &DataSpec) -> Result<OpenedData> {
     if entries.is_empty() {
         return Err(DataError::Empty { path: path.to_path_buf() });
     }
-    let folders = entries.into_iter().filter(|entry| entry.is_dir());
-    let with_form = |folder: PathBuf| Form::of_folder(&folder).map(|form| (folder, form));
-    if let Some((folder, form)) = std::iter::once(path.to_path_buf()).chain(folders).find_map(with_form) {
-        return cifar::open_folder(&folder, form, spec);
+    let inside = entries.into_iter().filter(|entry| entry.is_dir());
+    let folders: Vec<PathBuf> = std::iter::once(path.to_path_buf()).chain(inside).collect();
+    if let Some((folder, form)) = folders.iter().find_map(|folder| Some((folder, Form::of_folder(folder)?))) {
+        return cifar::open_folder(folder, form, spec);
+    }
+    if let Some((folder, release)) = folders.iter().find_map(|folder| Some((folder, Release::of_folder(folder)?))) {
+        return cub::open_folder(folder, release, spec);
     }
     folder::open_folder(path, spec)?.ok_or_else(|| {
-        let reason = "it has neither CIFAR files nor folders named by class".to_string();
+        let reason = "it has neither CIFAR files nor CUB lists nor folders named by class".to_string();
         DataError::UnknownLayout { path: path.to_path_buf(), reason }
     })
 }

@@ -63,6 +63,11 @@ impl Preprocess {
         ChannelStats { mean: self.mean, std: self.std }
     }
 
+    /// The same with another mean and standard deviation.
+    pub fn with_stats(self, stats: ChannelStats) -> Self {
+        Self { mean: stats.mean, std: stats.std, ..self }
+    }
+
     /// The transforms for evaluation and prediction, none of them random.
     ///
     /// Without `resize`, an image of another size than `input_size` is scaled to it, so that any picture can be

@@ -13,7 +13,7 @@ pub struct DataProvenance {
     pub source: String,
     /// In which form the data were found.
     pub kind: DataKind,
-    /// The files that were read; empty for the built-in set and for image folders.
+    /// The files that were read to open the set: archives, records, lists. Empty for the built-in set and image folders.
     pub files: Vec<FileDigest>,
     /// Whether the files are the publisher's, byte for byte.
     pub official: Recognised,
@@ -21,7 +21,7 @@ pub struct DataProvenance {
     pub sha256: String,
     /// What `sha256` was computed from.
     pub covers: Covers,
-    /// Files in an image folder that are no images by their extension and were left out.
+    /// Files in an image folder that were left out: hidden, no images by their extension, or in no class folder.
     pub num_ignored_files: usize,
 }
 
@@ -45,6 +45,12 @@ pub enum DataKind {
     Cifar100Python,
     /// Image files in folders named by class.
     ImageFolder,
+    /// CUB-200 as released in 2010.
+    #[serde(rename = "cub-200-2010")]
+    Cub2002010,
+    /// CUB-200 as released in 2011.
+    #[serde(rename = "cub-200-2011")]
+    Cub2002011,
 }
 
 /// What a SHA-256 was computed from.
@@ -53,7 +59,8 @@ pub enum DataKind {
 pub enum Covers {
     /// Name and SHA-256 of every file in `files`: all bytes that were read.
     Contents,
-    /// Path and size of every image file. The images themselves are read when they are used, not before.
+    /// Path and size of every image file, and SHA-256 of every list in `files`. The images themselves are read when they
+    /// are used, not before.
     Listing,
     /// Name and revision of the code that draws the set.
     Generator,

@@ -2,9 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::resize::resize;
+use crate::resize::{Region, resize};
 use crate::rng::Rng;
 use crate::{DataError, Image, Interpolation, Result};
+
+mod color;
+mod crop;
+mod resized_crop;
+
+pub use color::ColorStep;
 
 /// What lies outside of an image where a crop reaches over its edge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,10 +35,38 @@ pub enum Transform {
         /// What they are.
         mode: PadMode,
     },
+    /// Cuts out a region of random area and shape and scales it to `size` (Szegedy et al. 2015, §6), as torchvision's
+    /// `RandomResizedCrop` draws it: ten tries, then the largest central region of an allowed shape.
+    RandomResizedCrop {
+        /// `[height, width]` of the result.
+        size: [usize; 2],
+        /// Least and largest share of the image's area, within 0..=1, drawn evenly.
+        scale: [f32; 2],
+        /// Least and largest width divided by height, whose logarithm is drawn evenly.
+        ratio: [f32; 2],
+        /// How pixels are computed.
+        interpolation: Interpolation,
+    },
     /// Mirrors left to right.
     HorizontalFlip {
         /// How often: 0 never, 1 always.
         probability: f32,
+    },
+    /// Mirrors top to bottom.
+    VerticalFlip {
+        /// How often: 0 never, 1 always.
+        probability: f32,
+    },
+    /// Changes brightness, contrast, saturation and hue in random order, as torchvision's `ColorJitter` on tensors.
+    ColorJitter {
+        /// The factor is drawn evenly from 1 ± this, not below 0.
+        brightness: f32,
+        /// The factor is drawn evenly from 1 ± this, not below 0.
+        contrast: f32,
+        /// The factor is drawn evenly from 1 ± this, not below 0.
+        saturation: f32,
+        /// The turn is drawn evenly from ± this, in whole circles; at most 0.5.
+        hue: f32,
     },
     /// Scales the shorter side to `side`; the other keeps the proportion, rounded down as torchvision does.
     Resize {
@@ -56,12 +90,14 @@ pub enum Transform {
 }
 
 /// A change to an image with all its numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Op {
     /// Leaves the image as it is.
     Keep,
     /// Mirrors left to right.
     FlipHorizontal,
+    /// Mirrors top to bottom.
+    FlipVertical,
     /// Cuts `size` out of the image after `padding` pixels were added on each side.
     Crop {
         /// First row, counted in the padded image.
@@ -82,9 +118,28 @@ pub enum Op {
         /// How pixels are computed.
         interpolation: Interpolation,
     },
+    /// Cuts a region out and scales it to `size`.
+    ResizedCrop {
+        /// What is cut out.
+        region: Region,
+        /// `[height, width]` of the result.
+        size: [usize; 2],
+        /// How pixels are computed.
+        interpolation: Interpolation,
+    },
+    /// Changes colours, one step after the other.
+    AdjustColor {
+        /// The steps in their order.
+        steps: [ColorStep; 4],
+    },
 }
 
 impl Transform {
+    /// Whether it draws random numbers. One that does not gives the same result in each epoch.
+    pub fn is_random(&self) -> bool {
+        !matches!(self, Self::Resize { .. } | Self::ResizeExact { .. } | Self::CenterCrop { .. })
+    }
+
     /// Draws the numbers for an image of `size` `[height, width]`. Whether they fit is found when they are applied.
     pub fn draw(&self, size: [usize; 2], rng: &mut Rng) -> Op {
         match *self {
@@ -96,12 +151,19 @@ impl Transform {
                 let (top, left) = (place(0), place(1));
                 Op::Crop { top, left, size: crop, padding, mode }
             }
+            Self::RandomResizedCrop { size: result, scale, ratio, interpolation } => {
+                Op::ResizedCrop { region: resized_crop::draw(size, scale, ratio, rng), size: result, interpolation }
+            }
             Self::HorizontalFlip { probability } if rng.unit_f32() < probability => Op::FlipHorizontal,
-            Self::HorizontalFlip { .. } => Op::Keep,
-            Self::Resize { side, interpolation } => Op::Resize { size: scaled(size, side), interpolation },
+            Self::VerticalFlip { probability } if rng.unit_f32() < probability => Op::FlipVertical,
+            Self::HorizontalFlip { .. } | Self::VerticalFlip { .. } => Op::Keep,
+            Self::ColorJitter { brightness, contrast, saturation, hue } => {
+                Op::AdjustColor { steps: color::draw([brightness, contrast, saturation, hue], rng) }
+            }
+            Self::Resize { side, interpolation } => Op::Resize { size: crop::scaled(size, side), interpolation },
             Self::ResizeExact { size, interpolation } => Op::Resize { size, interpolation },
             Self::CenterCrop { size: crop } => {
-                let [top, left] = std::array::from_fn(|axis| centred(size[axis], crop[axis]));
+                let [top, left] = std::array::from_fn(|axis| crop::centred(size[axis], crop[axis]));
                 Op::Crop { top, left, size: crop, padding: 0, mode: PadMode::Zero }
             }
         }
@@ -110,114 +172,78 @@ impl Transform {
     /// Checks the settings, whatever the image.
     ///
     /// # Errors
-    /// [`DataError::InvalidOption`] for a size of zero or a probability outside of 0..=1.
+    /// [`DataError::InvalidOption`] for a size of zero, a probability outside of 0..=1, or a range that is empty or
+    /// outside of what it can be.
     pub fn validate(&self) -> Result<()> {
-        let (option, reason) = match *self {
-            Self::RandomCrop { size, .. } if size.contains(&0) => ("crop size", "it is zero".to_string()),
-            Self::CenterCrop { size } if size.contains(&0) => ("crop size", "it is zero".to_string()),
-            Self::ResizeExact { size, .. } if size.contains(&0) => ("resize size", "it is zero".to_string()),
-            Self::Resize { side: 0, .. } => ("resize side", "it is zero".to_string()),
-            Self::HorizontalFlip { probability } if !(0.0..=1.0).contains(&probability) => {
-                ("flip probability", format!("{probability} is not within 0 to 1"))
+        match *self {
+            Self::RandomCrop { size, .. } | Self::CenterCrop { size } => require_size("crop size", size),
+            Self::RandomResizedCrop { size, scale, ratio, .. } => {
+                require_size("crop size", size)?;
+                require("crop scale", scale, scale[0] > 0.0 && scale[0] <= scale[1] && scale[1] <= 1.0, "0 to 1")?;
+                let rises = ratio[0] > 0.0 && ratio[0] <= ratio[1] && ratio[1].is_finite();
+                require("crop ratio", ratio, rises, "0 to infinity")
             }
-            _ => return Ok(()),
-        };
-        Err(DataError::InvalidOption { option, reason })
+            Self::ResizeExact { size, .. } => require_size("resize size", size),
+            Self::Resize { side, .. } => require_size("resize side", [side; 2]),
+            Self::HorizontalFlip { probability } | Self::VerticalFlip { probability } => {
+                require("flip probability", probability, (0.0..=1.0).contains(&probability), "0 to 1")
+            }
+            Self::ColorJitter { brightness, contrast, saturation, hue } => {
+                let factors = [brightness, contrast, saturation];
+                let fine = factors.iter().all(|factor| (0.0..f32::INFINITY).contains(factor));
+                require("color jitter", factors, fine, "0 to infinity")?;
+                require("color jitter of the hue", hue, (0.0..=0.5).contains(&hue), "0 to 0.5")
+            }
+        }
     }
 }
 
-/// `[height, width]` with the shorter side at `side`, the longer one truncated but never zero.
-fn scaled(size: [usize; 2], side: usize) -> [usize; 2] {
-    let short = size[0].min(size[1]).max(1);
-    size.map(|length| if length == short { side } else { side * length / short })
+fn require_size(option: &'static str, size: [usize; 2]) -> Result<()> {
+    if size.contains(&0) {
+        return Err(DataError::InvalidOption { option, reason: "it is zero".to_string() });
+    }
+    Ok(())
 }
 
-/// Where a crop in the middle begins: half of what is left over, a half pixel rounded to even as Python rounds.
-fn centred(length: usize, crop: usize) -> usize {
-    let free = length.saturating_sub(crop);
-    let half = free / 2;
-    if free % 2 == 1 { half + half % 2 } else { half }
+fn require(option: &'static str, value: impl std::fmt::Debug, fine: bool, range: &str) -> Result<()> {
+    if fine {
+        return Ok(());
+    }
+    Err(DataError::InvalidOption { option, reason: format!("{value:?} is not within {range}, rising") })
 }
 
 impl Op {
     /// `[height, width]` after this change of an image of `size`.
     pub fn output_size(&self, size: [usize; 2]) -> [usize; 2] {
         match *self {
-            Self::Keep | Self::FlipHorizontal => size,
-            Self::Crop { size, .. } | Self::Resize { size, .. } => size,
+            Self::Keep | Self::FlipHorizontal | Self::FlipVertical | Self::AdjustColor { .. } => size,
+            Self::Crop { size, .. } | Self::Resize { size, .. } | Self::ResizedCrop { size, .. } => size,
         }
     }
 
     /// Changes the image.
     ///
     /// # Errors
-    /// [`DataError::Transform`] if a crop does not lie in the padded image, or a reflection is wider than the image.
+    /// [`DataError::Transform`] if a crop does not lie in the padded image, a region not in the image, or a reflection
+    /// is wider than the image.
     pub fn apply(&self, image: Image) -> Result<Image> {
         match *self {
             Self::Keep => Ok(image),
-            Self::FlipHorizontal => flip(&image),
+            Self::FlipHorizontal => crop::flip_horizontal(&image),
+            Self::FlipVertical => crop::flip_vertical(&image),
             Self::Crop { top, left, size, padding: 0, .. } if [top, left] == [0, 0] && size == image.size() => {
                 Ok(image)
             }
-            Self::Crop { top, left, size, padding, mode } => crop(&image, [top, left], size, padding, mode),
+            Self::Crop { top, left, size, padding, mode } => crop::crop(&image, [top, left], size, padding, mode),
             Self::Resize { size, .. } if size == image.size() => Ok(image),
-            Self::Resize { size, interpolation } => resize(image, size, interpolation),
-        }
-    }
-}
-
-fn flip(image: &Image) -> Result<Image> {
-    let mut pixels = vec![0; image.pixels().len()];
-    let width = image.width() * 3;
-    for (target, row) in pixels.chunks_exact_mut(width).zip(image.pixels().chunks_exact(width)) {
-        let (target, row) = (target.as_chunks_mut::<3>().0, row.as_chunks::<3>().0);
-        target.iter_mut().zip(row.iter().rev()).for_each(|(target, pixel)| *target = *pixel);
-    }
-    Image::new(image.height(), image.width(), pixels)
-}
-
-fn crop(image: &Image, start: [usize; 2], size: [usize; 2], padding: usize, mode: PadMode) -> Result<Image> {
-    check_crop(image, start, size, padding, mode)?;
-    // Columns of the result that lie in the image are copied in one go, those around them one by one.
-    let before = padding.saturating_sub(start[1]).min(size[1]);
-    let end = (padding + image.width()).saturating_sub(start[1]).clamp(before, size[1]);
-    let first = start[1] + before - padding.min(start[1] + before);
-    let mut pixels = vec![0; size[0] * size[1] * 3];
-    for (row, target) in pixels.chunks_exact_mut(size[1] * 3).enumerate() {
-        let Some(row) = source(start[0] + row, padding, image.height(), mode) else { continue };
-        let row = image.row(row);
-        target[before * 3..end * 3].copy_from_slice(&row[first * 3..][..(end - before) * 3]);
-        for column in (0..before).chain(end..size[1]) {
-            if let Some(place) = source(start[1] + column, padding, image.width(), mode) {
-                target[column * 3..][..3].copy_from_slice(&row[place * 3..][..3]);
+            Self::Resize { size, interpolation } => resize(&image, Region::whole(image.size()), size, interpolation),
+            Self::ResizedCrop { region, size, .. } if region == Region::whole(size) && size == image.size() => {
+                Ok(image)
             }
+            Self::ResizedCrop { region, size, interpolation } => resize(&image, region, size, interpolation),
+            Self::AdjustColor { steps } => color::apply(image, &steps),
         }
     }
-    Image::new(size[0], size[1], pixels)
-}
-
-/// Which row or column of the image lies at `place` of the padded one; `None` is padding that is black.
-fn source(place: usize, padding: usize, length: usize, mode: PadMode) -> Option<usize> {
-    match mode {
-        _ if place >= padding && place < padding + length => Some(place - padding),
-        PadMode::Zero => None,
-        PadMode::Reflect if place < padding => Some(padding - place),
-        PadMode::Reflect => Some(2 * (length - 1) - (place - padding)),
-    }
-}
-
-fn check_crop(image: &Image, start: [usize; 2], size: [usize; 2], padding: usize, mode: PadMode) -> Result<()> {
-    let [height, width] = image.size();
-    let fail = |reason: String| Err(DataError::Transform { operation: "crop", height, width, reason });
-    let padded = image.size().map(|length| length + 2 * padding);
-    if size.contains(&0) || start[0] + size[0] > padded[0] || start[1] + size[1] > padded[1] {
-        let [crop_height, crop_width] = size;
-        return fail(format!("{crop_height}x{crop_width} does not fit with a padding of {padding}"));
-    }
-    if mode == PadMode::Reflect && padding >= height.min(width) {
-        return fail(format!("a reflection of {padding} pixels needs longer sides than that"));
-    }
-    Ok(())
 }
 
 /// Transforms, one after the other.
@@ -243,6 +269,14 @@ impl Compose {
     pub fn apply(&self, image: Image, rng: &mut Rng) -> Result<Image> {
         let ops = self.draw(image.size(), rng);
         ops.iter().try_fold(image, |image, op| op.apply(image))
+    }
+
+    /// The transforms before the first random one, and the others. One after the other they do what this one does,
+    /// with the same random numbers; what the first part gives can be kept from epoch to epoch.
+    pub fn split_fixed(&self) -> (Self, Self) {
+        let num_fixed = self.0.iter().take_while(|transform| !transform.is_random()).count();
+        let (fixed, rest) = self.0.split_at(num_fixed);
+        (Self(fixed.to_vec()), Self(rest.to_vec()))
     }
 
     /// Checks the settings of all transforms.

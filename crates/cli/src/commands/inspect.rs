@@ -5,7 +5,6 @@ use std::path::Path;
 use anyhow::Result;
 use candle_core::Device;
 use candle_nn::VarMap;
-use taper_data::{DataSpec, Dataset, Part, Recognised, channel_stats, open};
 use taper_hub::weights::{Origin, WeightsFile};
 use taper_metrics::EpochRecord;
 use taper_models::{ModelConfig, seeded};
@@ -21,94 +20,17 @@ use crate::run_dir::{self, Found};
 use crate::terminal::human_seconds;
 use crate::trained::{ClassNames, Described, Trained, weights_file};
 
+mod data;
+
 /// Runs the command.
 pub(crate) fn run(args: &InspectArgs) -> Result<Ended> {
     match &args.what {
-        Inspect::Data { location } => data(location)?,
+        Inspect::Data { location } => data::run(location)?,
         Inspect::Model { model: name, set, classes } => model(name, set, *classes)?,
         Inspect::Weights { file } => weights(file)?,
         Inspect::Run { run } => inspect_run(run)?,
     }
     Ok(Ended::Done)
-}
-
-fn data(location: &str) -> Result<()> {
-    let data = open(&DataSpec::new(location))?;
-    let dataset = &*data.dataset;
-    println!("{location}: {} images in {} classes", dataset.len(), dataset.classes().len());
-    println!("form      {}", serde_json::to_value(data.provenance.kind)?.as_str().unwrap_or_default());
-    match &data.provenance.official {
-        Recognised::Official { name } => println!("files     the publisher's own ({name})"),
-        Recognised::Unofficial => println!("files     not the publisher's bytes, structure in order"),
-    }
-    println!("sha256    {}", data.provenance.sha256);
-    for part in [Part::Train, Part::Val, Part::Test] {
-        let indices = data.official.get(part);
-        if !indices.is_empty() {
-            let (fewest, most) = class_counts(dataset, indices);
-            println!("{part:<9} {} images, {fewest} to {most} a class", indices.len());
-        }
-    }
-    let scan = scan(dataset);
-    println!("sizes     {}", scan.sizes);
-    let of_train: Vec<usize> = data
-        .official
-        .train
-        .iter()
-        .copied()
-        .filter(|index| scan.bad.binary_search_by_key(index, |bad| bad.0).is_err())
-        .collect();
-    if !of_train.is_empty() {
-        let stats = channel_stats(dataset, &of_train)?;
-        println!(
-            "mean      {:.5} {:.5} {:.5} (train, pixels scaled to 0..1)",
-            stats.mean[0], stats.mean[1], stats.mean[2]
-        );
-        println!("std       {:.5} {:.5} {:.5}", stats.std[0], stats.std[1], stats.std[2]);
-    }
-    println!("broken    {}", scan.bad.len());
-    for (index, reason) in &scan.bad {
-        println!("  {}: {reason}", dataset.name(*index));
-    }
-    Ok(())
-}
-
-fn class_counts(dataset: &dyn Dataset, indices: &[usize]) -> (usize, usize) {
-    let mut counts = vec![0; dataset.classes().len()];
-    for index in indices {
-        if let Some(count) = counts.get_mut(dataset.label(*index) as usize) {
-            *count += 1;
-        }
-    }
-    (counts.iter().copied().min().unwrap_or(0), counts.iter().copied().max().unwrap_or(0))
-}
-
-/// What one pass over all images found.
-struct Scan {
-    sizes: String,
-    bad: Vec<(usize, String)>,
-}
-
-fn scan(dataset: &dyn Dataset) -> Scan {
-    let (mut least, mut most) = ([usize::MAX; 2], [0; 2]);
-    let mut bad = Vec::new();
-    for index in 0..dataset.len() {
-        match dataset.get(index) {
-            Ok(sample) => {
-                for (axis, side) in sample.image.size().into_iter().enumerate() {
-                    least[axis] = least[axis].min(side);
-                    most[axis] = most[axis].max(side);
-                }
-            }
-            Err(error) => bad.push((index, format!("{:#}", anyhow::Error::from(error)))),
-        }
-    }
-    let sizes = match (least, most) {
-        (_, [0, 0]) => "none readable".to_owned(),
-        (least, most) if least == most => format!("all {}x{}", most[0], most[1]),
-        (least, most) => format!("height {} to {}, width {} to {}", least[0], most[0], least[1], most[1]),
-    };
-    Scan { sizes, bad }
 }
 
 fn model(name: &str, set: &[String], num_classes: u64) -> Result<()> {

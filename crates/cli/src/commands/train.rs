@@ -144,8 +144,8 @@ impl<'a> Job<'a> {
             "{}: {} classes, {} training and {} validation images",
             self.config.data.location,
             dataset.classes().len(),
-            self.prepared.split.get(Part::Train).len(),
-            self.prepared.split.get(Part::Val).len(),
+            self.prepared.usable.get(Part::Train).len(),
+            self.prepared.usable.get(Part::Val).len(),
         ));
         talk.say(format!(
             "{} parameters, {:.3} GFLOP per training image; {} steps in {} epochs on {} ({}) with {} threads",

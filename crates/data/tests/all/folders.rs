@@ -1,12 +1,8 @@
-//! Image folders, decoding, and what is no data set.
+//! Image folders, and what is no data set.
 
-use std::fs;
-use std::io::Cursor;
+use taper_data::{Covers, DataError, DataKind, Part};
 
-use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
-use taper_data::{Covers, DataError, DataKind, Part, decode};
-
-use crate::files::{Files, folder_with, gzip, open_error, open_path, png, write};
+use crate::files::{Files, folder_with, open_error, open_path, png, write};
 
 const RED: [u8; 3] = [200, 10, 20];
 
@@ -19,6 +15,7 @@ fn a_split_folder_keeps_its_parts() {
         ("train/dog/.hidden.png", b"not an image".to_vec()),
         ("train/cat/deep/c.png", png(2, 3, RED)),
         ("train/.cache/x", vec![]),
+        ("train/loose.jpg", png(2, 3, RED)),
         ("val/cat/d.png", png(2, 3, RED)),
         ("readme.md", vec![]),
     ]);
@@ -34,7 +31,8 @@ fn a_split_folder_keeps_its_parts() {
     assert_eq!((sample.label, sample.image.size(), sample.image.pixel(1, 2)), (1, [2, 3], RED));
     let provenance = data.provenance;
     assert_eq!((provenance.kind, provenance.covers), (DataKind::ImageFolder, Covers::Listing));
-    assert_eq!(provenance.num_ignored_files, 2);
+    // The note, the hidden image and the file beside the class folders; what is beside `train` and `val` is not looked at.
+    assert_eq!(provenance.num_ignored_files, 3);
 }
 
 #[test]
@@ -65,7 +63,7 @@ fn every_way_to_find_nothing_is_told_apart() {
         let folder = folder_with(&files);
         let error = open_error(folder.path());
         assert!(matches!(error, DataError::UnknownLayout { .. }), "{error}");
-        assert!(error.to_string().contains("neither CIFAR files nor folders"), "{error}");
+        assert!(error.to_string().contains("neither CIFAR files nor CUB lists nor folders"), "{error}");
     }
     let file = folder_with(&[("set.zip", vec![1])]);
     assert!(open_error(&file.path().join("set.zip")).to_string().contains(".tar.gz"));
@@ -79,67 +77,50 @@ fn every_way_to_find_nothing_is_told_apart() {
     assert!(open_error(unknown_class.path()).to_string().contains("no class \"b\""));
 }
 
-fn encoded(image: &DynamicImage, format: ImageFormat) -> Vec<u8> {
-    let mut bytes = Cursor::new(Vec::new());
-    image.write_to(&mut bytes, format).unwrap();
-    bytes.into_inner()
-}
-
 #[test]
-fn all_formats_and_colour_types_become_rgb() {
-    let rgb = DynamicImage::from(RgbImage::from_pixel(16, 8, Rgb(RED)));
-    let grey = DynamicImage::from(image::GrayImage::from_pixel(16, 8, image::Luma([77])));
-    let clear = DynamicImage::from(image::RgbaImage::from_pixel(16, 8, image::Rgba([200, 10, 20, 0])));
-    let cases = [
-        (encoded(&rgb, ImageFormat::Png), RED, 0),
-        (encoded(&rgb, ImageFormat::Bmp), RED, 0),
-        (encoded(&rgb, ImageFormat::WebP), RED, 0),
-        (encoded(&rgb, ImageFormat::Gif), RED, 0),
-        (encoded(&rgb, ImageFormat::Jpeg), RED, 3), // JPEG loses a little.
-        (encoded(&grey, ImageFormat::Png), [77; 3], 0),
-        (encoded(&grey, ImageFormat::Jpeg), [77; 3], 1),
-        (encoded(&clear, ImageFormat::Png), RED, 0),
-    ];
-    let folder = tempfile::tempdir().unwrap();
-    for (nth, (bytes, colour, tolerance)) in cases.into_iter().enumerate() {
-        // The name lies about the format, and does not matter.
-        let path = folder.path().join(format!("{nth}.png"));
-        write(&path, &bytes);
-        let image = decode(&path).unwrap();
-        assert_eq!(image.size(), [8, 16], "{nth}");
-        let near = image.pixel(3, 5).iter().zip(colour).all(|(found, expected)| found.abs_diff(expected) <= tolerance);
-        assert!(near, "{nth}: {:?} {colour:?}", image.pixel(3, 5));
+fn one_class_is_nothing_to_learn() {
+    for files in
+        [vec![("a/1.png", png(1, 1, RED))], vec![("train/a/1.png", png(1, 1, RED)), ("val/a/2.png", png(1, 1, RED))]]
+    {
+        let error = open_error(folder_with(&files).path());
+        assert!(matches!(&error, DataError::OneClass { class, .. } if class == "a"), "{error}");
+        assert!(error.to_string().contains("at least two"), "{error}");
     }
 }
 
 #[test]
-fn broken_images_are_errors_of_decoding() {
-    let noisy =
-        RgbImage::from_fn(64, 64, |x, y| Rgb([(x * 37 % 251) as u8, (y * 91 % 241) as u8, (x * y % 239) as u8]));
-    let noisy = DynamicImage::from(noisy);
-    let (whole_png, whole_jpeg) = (encoded(&noisy, ImageFormat::Png), encoded(&noisy, ImageFormat::Jpeg));
-    let mut huge = whole_png.clone();
-    huge[16..24].copy_from_slice(&[0x7f, 0xff, 0xff, 0xff, 0x7f, 0xff, 0xff, 0xff]);
-    let cases = [
-        ("empty", vec![]),
-        ("text", b"this is no image".to_vec()),
-        ("half a PNG", whole_png[..whole_png.len() / 2].to_vec()),
-        ("half a JPEG", whole_jpeg[..whole_jpeg.len() / 2].to_vec()),
-        ("a JPEG without its end", whole_jpeg[..whole_jpeg.len() - 2].to_vec()),
-        ("the head of a JPEG", whole_jpeg[..20].to_vec()),
-        ("a PNG that claims 2^31 pixels a side", huge),
-        ("gzip", gzip(&whole_png)),
-    ];
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("broken.png");
-    for (case, bytes) in cases {
-        fs::write(&path, bytes).unwrap();
-        match decode(&path) {
-            Err(DataError::Decode { .. } | DataError::Malformed { .. }) => {}
-            other => panic!("{case}: {other:?}"),
-        }
-    }
-    assert!(matches!(decode(&folder.path().join("absent.png")), Err(DataError::Missing { .. })));
-    fs::write(&path, whole_jpeg).unwrap();
-    assert_eq!(decode(&path).unwrap().size(), [64, 64]);
+fn names_are_taken_as_they_are() {
+    let odd =
+        ["with space.png", "ünïcode 鳥.png", "quote\"'.png", "-dash.png", "two.dots.PNG", "new\nline.png", "%s{}.png"];
+    let mut files: Files<'_> = vec![("other/1.png", png(1, 1, RED))];
+    let names: Vec<String> = odd.iter().map(|name| format!("odd class/{name}")).collect();
+    files.extend(names.iter().map(|name| (name.as_str(), png(2, 2, RED))));
+    let folder = folder_with(&files);
+    let data = open_path(folder.path()).unwrap();
+    assert_eq!((data.dataset.len(), data.dataset.classes()), (8, &["odd class".to_string(), "other".to_string()][..]));
+    let mut found: Vec<String> = (0..7).map(|index| data.dataset.name(index)).collect();
+    assert!((0..7).all(|index| data.dataset.get(index).is_ok()));
+    let mut expected = names;
+    found.sort();
+    expected.sort();
+    assert_eq!(found, expected);
+}
+
+#[cfg(unix)]
+#[test]
+fn names_that_are_no_text_can_be_files_but_not_classes() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+    let folder = folder_with(&[("a/1.png", png(1, 1, RED)), ("b/1.png", png(1, 1, RED))]);
+    let latin = OsStr::from_bytes(b"caf\xe9.png");
+    write(&folder.path().join("a").join(latin), &png(2, 2, RED));
+    let data = open_path(folder.path()).unwrap();
+    assert_eq!(data.dataset.name(1), "a/caf\\xE9.png");
+    assert_eq!(data.dataset.get(1).unwrap().image.size(), [2, 2]);
+    // A file that has the escaped name for its own cannot be told apart.
+    write(&folder.path().join("a/caf\\xE9.png"), &png(2, 2, RED));
+    assert!(open_error(folder.path()).to_string().contains("rename one of them"));
+
+    write(&folder.path().join(OsStr::from_bytes(b"cl\xe9")).join("1.png"), &png(1, 1, RED));
+    assert!(open_error(folder.path()).to_string().contains("not UTF-8; rename it"));
 }

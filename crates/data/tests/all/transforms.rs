@@ -1,6 +1,6 @@
 //! What transforms draw, and what they do to pixels.
 
-use taper_data::{Compose, DataError, Image, Interpolation, Op, PadMode, Preprocess, Transform, rng};
+use taper_data::{Compose, DataError, Image, Interpolation, Op, PadMode, Preprocess, Region, Transform, rng};
 
 /// An image whose pixel in row `r` and column `c` is `[10 r + c, 0, 255 - 10 r - c]`.
 fn numbered(height: usize, width: usize) -> Image {
@@ -49,9 +49,13 @@ fn a_random_crop_reaches_both_ends_and_no_further() {
 #[test]
 fn a_flip_is_as_frequent_as_asked() {
     for (probability, range) in [(0.0, 0..=0), (0.5, 900..=1100), (1.0, 2000..=2000)] {
-        let flips = draws(&Transform::HorizontalFlip { probability }, [1, 1]);
-        let count = flips.iter().filter(|op| **op == Op::FlipHorizontal).count();
-        assert!(range.contains(&count), "{probability}: {count}");
+        for (transform, flip) in [
+            (Transform::HorizontalFlip { probability }, Op::FlipHorizontal),
+            (Transform::VerticalFlip { probability }, Op::FlipVertical),
+        ] {
+            let count = draws(&transform, [1, 1]).iter().filter(|op| **op == flip).count();
+            assert!(range.contains(&count), "{transform:?}: {count}");
+        }
     }
 }
 
@@ -87,6 +91,7 @@ fn a_flip_mirrors_rows() {
     assert_eq!(red(&flipped), [[2, 1, 0], [12, 11, 10]]);
     assert_eq!(Op::FlipHorizontal.apply(flipped).unwrap(), numbered(2, 3));
     assert_eq!(Op::Keep.apply(numbered(2, 3)).unwrap(), numbered(2, 3));
+    assert_eq!(red(&Op::FlipVertical.apply(numbered(2, 3)).unwrap()), [[10, 11, 12], [0, 1, 2]]);
 }
 
 #[test]
@@ -164,8 +169,42 @@ fn wrong_settings_are_named() {
         (Transform::HorizontalFlip { probability: f32::NAN }, "flip probability"),
         (Transform::RandomCrop { size: [0, 1], padding: 0, mode: PadMode::Zero }, "crop size"),
         (Transform::Resize { side: 0, interpolation: Interpolation::Bicubic }, "resize side"),
+        (Transform::VerticalFlip { probability: -0.1 }, "flip probability"),
+        (resized_crop([0.0, 1.0], [0.75, 1.3]), "crop scale"),
+        (resized_crop([0.5, 1.5], [0.75, 1.3]), "crop scale"),
+        (resized_crop([0.5, 0.4], [0.75, 1.3]), "crop scale"),
+        (resized_crop([0.1, 1.0], [1.3, 0.75]), "crop ratio"),
+        (resized_crop([0.1, 1.0], [0.0, f32::INFINITY]), "crop ratio"),
+        (Transform::ColorJitter { brightness: -1.0, contrast: 0.0, saturation: 0.0, hue: 0.0 }, "color jitter"),
+        (
+            Transform::ColorJitter { brightness: 0.0, contrast: 0.0, saturation: 0.0, hue: 0.6 },
+            "color jitter of the hue",
+        ),
     ] {
         let message = Compose(vec![transform]).validate().unwrap_err().to_string();
         assert!(message.contains(expected), "{message}");
     }
+}
+
+fn resized_crop(scale: [f32; 2], ratio: [f32; 2]) -> Transform {
+    Transform::RandomResizedCrop { size: [8, 8], scale, ratio, interpolation: Interpolation::Bilinear }
+}
+
+#[test]
+fn a_region_is_scaled_as_if_it_were_an_image_of_its_own() {
+    let interpolation = Interpolation::Bilinear;
+    let region = Region { top: 2, left: 1, size: [6, 7] };
+    let cut =
+        Op::Crop { top: 2, left: 1, size: [6, 7], padding: 0, mode: PadMode::Zero }.apply(numbered(9, 9)).unwrap();
+    let expected = Op::Resize { size: [3, 12], interpolation }.apply(cut).unwrap();
+    let found = Op::ResizedCrop { region, size: [3, 12], interpolation }.apply(numbered(9, 9)).unwrap();
+    assert_eq!(found, expected);
+    for region in [Region { top: 4, ..region }, Region { left: 9, ..region }, Region { size: [0, 1], ..region }] {
+        assert!(Op::ResizedCrop { region, size: [3, 3], interpolation }.apply(numbered(9, 9)).is_err(), "{region:?}");
+    }
+    let whole = Region { top: 0, left: 0, size: [9, 9] };
+    assert_eq!(
+        Op::ResizedCrop { region: whole, size: [9, 9], interpolation }.apply(numbered(9, 9)).unwrap(),
+        numbered(9, 9)
+    );
 }
