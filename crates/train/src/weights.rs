@@ -45,10 +45,35 @@ impl Weights {
     /// # Errors
     /// [`TrainError::Misfit`] lists what does not fit; then no variable has changed.
     pub fn restore(&self, vars: &VarMap, path: &Path) -> Result<(), TrainError> {
+        self.put(vars, path, |_| false).map(|_| ())
+    }
+
+    /// As [`Weights::restore`] for all but the head: variables below the prefix `head` keep their values, and the file's
+    /// tensors below it are passed over, if it has any.
+    ///
+    /// # Errors
+    /// [`TrainError::Misfit`] as [`Weights::restore`], and [`TrainError::NotFinite`] for a file with values that are no
+    /// numbers; then no variable has changed.
+    pub fn restore_backbone(&self, head: &str, vars: &VarMap, path: &Path) -> Result<LoadReport, TrainError> {
+        let is_head = |name: &str| name.strip_prefix(head).is_some_and(|rest| rest.starts_with('.'));
+        let mut names = Vec::new();
+        for (name, tensor) in self.tensors.iter().filter(|(name, _)| !is_head(name)) {
+            if !is_finite(tensor)? {
+                names.push(name.clone());
+            }
+        }
+        match names.is_empty() {
+            true => self.put(vars, path, is_head),
+            false => Err(TrainError::NotFinite { path: path.to_owned(), names }),
+        }
+    }
+
+    fn put(&self, vars: &VarMap, path: &Path, keeps: impl Fn(&str) -> bool) -> Result<LoadReport, TrainError> {
         let vars = lock(vars)?;
         let mut report = LoadReport::default();
         for (name, var) in vars.iter() {
             match self.tensors.get(name) {
+                _ if keeps(name) => report.kept.push(name.clone()),
                 None => report.missing.push(name.clone()),
                 Some(tensor) if tensor.shape() != var.shape() => {
                     report.reshaped.push(format!("{name} {:?} instead of {:?}", tensor.dims(), var.dims()));
@@ -56,17 +81,28 @@ impl Weights {
                 Some(_) => report.num_loaded += 1,
             }
         }
-        report.unexpected = self.tensors.keys().filter(|name| !vars.contains_key(*name)).cloned().collect();
-        report.missing.sort();
-        report.reshaped.sort();
+        let unexpected = self.tensors.keys().filter(|name| !vars.contains_key(*name) && !keeps(name));
+        report.unexpected = unexpected.cloned().collect();
+        for names in [&mut report.missing, &mut report.reshaped, &mut report.kept] {
+            names.sort();
+        }
         if !report.is_exact() {
             return Err(TrainError::Misfit { path: path.to_owned(), report });
         }
-        for (name, var) in vars.iter() {
+        for (name, var) in vars.iter().filter(|(name, _)| !keeps(name)) {
             var.set(&self.tensors[name].to_dtype(var.dtype())?.to_device(var.device())?)?;
         }
-        Ok(())
+        Ok(report)
     }
+}
+
+/// Whether all values are numbers; those of integers are.
+fn is_finite(tensor: &Tensor) -> Result<bool, TrainError> {
+    if !tensor.dtype().is_float() {
+        return Ok(true);
+    }
+    let values = tensor.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
+    Ok(values.iter().all(|value| value.is_finite()))
 }
 
 /// How the names and shapes of a file match those of a model.
@@ -80,6 +116,8 @@ pub struct LoadReport {
     pub unexpected: Vec<String>,
     /// Names whose shapes differ, with both shapes.
     pub reshaped: Vec<String>,
+    /// The model's names that were to keep their own values: a new head.
+    pub kept: Vec<String>,
 }
 
 impl LoadReport {
@@ -202,6 +240,35 @@ mod tests {
         assert_eq!(weights.metadata["format"], "pt");
         assert_eq!(weights.tensors["n"].to_scalar::<i64>().unwrap(), 7);
         assert_eq!(weights.tensors["w"].to_vec2::<f32>().unwrap(), [[1.0, 2.0], [3.0, -0.0]]);
+    }
+
+    #[test]
+    fn a_backbone_is_loaded_without_its_head() {
+        let one = |value: f32| Tensor::new(&[value], &Device::Cpu).unwrap();
+        let two = Tensor::new(&[5f32, 6.0], &Device::Cpu).unwrap();
+        let vars = VarMap::new();
+        for name in ["body.w", "fc.w", "fc2.w"] {
+            let var = candle_core::Var::from_tensor(&one(0.0)).unwrap();
+            vars.data().lock().unwrap().insert(name.into(), var);
+        }
+        let file = |tensors: Vec<(&str, Tensor)>| Weights {
+            tensors: tensors.into_iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect(),
+            metadata: BTreeMap::new(),
+        };
+        let load = |weights: Weights| weights.restore_backbone("fc", &vars, Path::new("f"));
+        let value = |name: &str| vars.data().lock().unwrap()[name].to_vec1::<f32>().unwrap()[0];
+
+        // The file's head has another shape, one more tensor, and values that are no numbers: it does not matter.
+        let head = [("fc.w", two), ("fc.b", one(f32::NAN))];
+        let report = load(file([vec![("body.w", one(1.0)), ("fc2.w", one(2.0))], head.into()].concat())).unwrap();
+        assert_eq!((report.num_loaded, report.kept), (2, vec!["fc.w".to_owned()]));
+        assert_eq!([value("body.w"), value("fc.w"), value("fc2.w")], [1.0, 0.0, 2.0]);
+
+        let error = load(file(vec![("body.w", one(3.0))])).unwrap_err().to_string();
+        assert!(error.contains("1 missing: fc2.w"), "{error}");
+        let error = load(file(vec![("body.w", one(f32::INFINITY)), ("fc2.w", one(3.0))])).unwrap_err();
+        assert!(matches!(&error, TrainError::NotFinite { names, .. } if names == &["body.w"]), "{error}");
+        assert_eq!([value("body.w"), value("fc2.w")], [1.0, 2.0]);
     }
 
     #[test]
