@@ -108,16 +108,22 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if let Some(error) = cause.downcast_ref::<DataError>() {
         return Some(code_of_data(error));
     }
-    if let Some(ModelError::Config { .. }) = cause.downcast_ref() {
+    if let Some(ModelError::Config { .. } | ModelError::UnknownFreeze { .. } | ModelError::UnknownLayer { .. }) =
+        cause.downcast_ref()
+    {
         return Some(USAGE);
     }
     if let Some(error) = cause.downcast_ref::<OptimError>() {
         return code_of_optim(error);
     }
     match cause.downcast_ref::<TrainError>()? {
-        TrainError::Config { .. } | TrainError::NoFullBatch { .. } => Some(USAGE),
+        TrainError::Config { .. }
+        | TrainError::NoFullBatch { .. }
+        | TrainError::ClassWeights { .. }
+        | TrainError::EmptyClass { .. }
+        | TrainError::RandomFeatures { .. } => Some(USAGE),
         TrainError::Diverged { .. } => Some(DIVERGED),
-        TrainError::Misfit { .. } | TrainError::Malformed { .. } => Some(INPUT),
+        TrainError::Misfit { .. } | TrainError::NotFinite { .. } | TrainError::Malformed { .. } => Some(INPUT),
         TrainError::Data(error) => Some(code_of_data(error)),
         TrainError::Optim(error) => code_of_optim(error),
         TrainError::Io { action: "read", .. } => Some(INPUT),

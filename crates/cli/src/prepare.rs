@@ -9,10 +9,11 @@ use taper_data::{
     Compose, Dataset, Loader, OnBad, OpenedData, Part, Preprocess, Split, SplitManifest, ValSize, channel_stats, open,
 };
 
-use crate::config::RunConfig;
+use crate::config::{RunConfig, Statistics};
 use crate::exit::bad_input;
 
 /// What a run trains on.
+#[derive(Clone)]
 pub(crate) struct Prepared {
     pub(crate) data: OpenedData,
     pub(crate) split: Split,
@@ -22,11 +23,39 @@ pub(crate) struct Prepared {
 impl Prepared {
     /// Opens the data, decides the split and measures the training images.
     pub(crate) fn fresh(config: &RunConfig) -> Result<Self> {
-        let data = open(&config.data_spec())?;
-        let split = decide_split(&data, config)?;
-        require_images(&split, config)?;
+        let (data, split) = open_and_split(config)?;
         let stats = measured(&data, &split, config)?;
         Ok(Self { data, split, preprocess: Preprocess::unscaled(config.model.input_size(), stats) })
+    }
+
+    /// As [`Prepared::fresh`], with the preprocessing that the base weights were trained with; mean and deviation are the
+    /// data's where the configuration says so.
+    pub(crate) fn fine_tuning(config: &RunConfig, base: &Preprocess) -> Result<Self> {
+        let (data, split) = open_and_split(config)?;
+        let input_size = config.model.input_size();
+        let mut preprocess = base.clone();
+        if input_size != base.input_size {
+            let side = input_size[0].min(input_size[1]) as f32;
+            preprocess.resize = base.resize.map(|_| (side / base.crop_pct).round() as usize);
+            preprocess.input_size = input_size;
+        }
+        if config.data.statistics == Statistics::Own {
+            let stats = measured(&data, &split, config)?;
+            (preprocess.mean, preprocess.std) = (stats.mean, stats.std);
+        }
+        preprocess.validate()?;
+        Ok(Self { data, split, preprocess })
+    }
+
+    /// Training images of each class, in the order of the classes.
+    pub(crate) fn images_per_class(&self) -> Vec<usize> {
+        let mut counts = vec![0; self.data.dataset.classes().len()];
+        for index in self.split.get(Part::Train) {
+            if let Some(count) = counts.get_mut(self.data.dataset.label(*index) as usize) {
+                *count += 1;
+            }
+        }
+        counts
     }
 
     /// Opens the data again, with the split, the classes and the preprocessing that the run wrote down.
@@ -97,6 +126,13 @@ pub(crate) fn eval_loader(
         bad: OnBad::Report,
         seed: 0,
     }
+}
+
+fn open_and_split(config: &RunConfig) -> Result<(OpenedData, Split)> {
+    let data = open(&config.data_spec())?;
+    let split = decide_split(&data, config)?;
+    require_images(&split, config)?;
+    Ok((data, split))
 }
 
 fn decide_split(data: &OpenedData, config: &RunConfig) -> Result<Split> {

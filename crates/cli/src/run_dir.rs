@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 use taper_data::DataProvenance;
 use taper_train::{sha256_of_file, write_atomically};
 
+use crate::base_weights::Origin;
 use crate::exit::{bad_input, usage};
-use crate::prepare::Prepared;
+use crate::prepare::{Prepared, read_json};
 use crate::resolve::Resolved;
 
 /// What `provenance.json` says: how to come by this run again.
@@ -24,6 +25,7 @@ struct Provenance<'a> {
     command: Vec<String>,
     data: &'a DataProvenance,
     base_weights_sha256: Option<String>,
+    base_weights_licence: Option<String>,
     config_sha256: String,
 }
 
@@ -77,7 +79,13 @@ pub(crate) fn choose(output: Option<&Path>, resolved: &Resolved) -> Result<PathB
 }
 
 /// Writes everything that stands in a run directory before the first step, provenance last.
-pub(crate) fn write_new(path: &Path, resolved: &Resolved, prepared: &Prepared, device: &'static str) -> Result<()> {
+pub(crate) fn write_new(
+    path: &Path,
+    resolved: &Resolved,
+    prepared: &Prepared,
+    device: &'static str,
+    origin: Option<&Origin>,
+) -> Result<()> {
     std::fs::create_dir_all(path).with_context(|| format!("cannot create {}", path.display()))?;
     let config = path.join("config.toml");
     write_atomically(&config, resolved.to_toml().as_bytes())?;
@@ -94,10 +102,25 @@ pub(crate) fn write_new(path: &Path, resolved: &Resolved, prepared: &Prepared, d
         seed: resolved.config.train.seed,
         command: std::env::args().collect(),
         data: &prepared.data.provenance,
-        base_weights_sha256: None,
+        base_weights_sha256: origin.map(|origin| origin.sha256.clone()),
+        base_weights_licence: origin.and_then(|origin| origin.licence.clone()),
         config_sha256: sha256_of_file(&config)?,
     };
     write_json(&path.join("provenance.json"), &provenance)
+}
+
+/// The base weights that a run wrote down, if it started from any.
+pub(crate) fn origin_of(run: &Path) -> Result<Option<Origin>> {
+    /// What is read back of `provenance.json`.
+    #[derive(Deserialize)]
+    struct Written {
+        #[serde(default)]
+        base_weights_sha256: Option<String>,
+        #[serde(default)]
+        base_weights_licence: Option<String>,
+    }
+    let written: Written = read_json(&run.join("provenance.json"))?;
+    Ok(written.base_weights_sha256.map(|sha256| Origin { sha256, licence: written.base_weights_licence }))
 }
 
 /// Checks that `--resume` names a run.

@@ -4,16 +4,17 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use candle_core::Device;
-use candle_nn::{ModuleT, VarMap};
-use taper_models::seeded;
-use taper_train::{ImageInput, Weights};
+use candle_nn::VarMap;
+use taper_data::Loader;
+use taper_models::{Network, seeded};
+use taper_train::{ImageInput, Images, Weights};
 
 use crate::exit::bad_input;
 use crate::model_card::ModelCard;
 
 /// A model with its weights, its classes and its preprocessing.
 pub(crate) struct Trained {
-    pub(crate) model: Box<dyn ModuleT + Send + Sync>,
+    pub(crate) model: Network,
     pub(crate) vars: VarMap,
     pub(crate) card: ModelCard,
     /// The run directory, where one was given.
@@ -32,9 +33,9 @@ impl Trained {
         Ok(Self { model, vars, card, run: path.is_dir().then(|| path.to_owned()) })
     }
 
-    /// How images become this model's input.
-    pub(crate) fn input(&self, device: &Device) -> ImageInput {
-        ImageInput { stats: self.card.preprocessing.stats(), device: device.clone() }
+    /// The batches of a loader as this model takes them.
+    pub(crate) fn images(&self, loader: Loader, device: &Device) -> Images {
+        Images { loader, input: ImageInput { stats: self.card.preprocessing.stats(), device: device.clone() } }
     }
 }
 

@@ -58,6 +58,18 @@ impl ModelConfig {
         })
     }
 
+    /// The name, one of [`ModelConfig::NAMES`].
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::BaseNet(_) => "basenet",
+            Self::ResNet18(_) => "resnet18",
+            Self::ResNet34(_) => "resnet34",
+            Self::ResNet50(_) => "resnet50",
+            Self::ResNet101(_) => "resnet101",
+            Self::ResNet152(_) => "resnet152",
+        }
+    }
+
     /// Finds a configuration that no network can be built from.
     ///
     /// # Errors

@@ -28,6 +28,19 @@ impl ClassWeights {
         Ok(Self::PerClass(images_per_class.iter().map(|count| (mean / *count as f64) as f32).collect()))
     }
 
+    /// Finds weights for another number of classes.
+    ///
+    /// # Errors
+    /// [`TrainError::ClassWeights`] with both numbers.
+    pub fn require_classes(&self, num_classes: usize) -> Result<(), TrainError> {
+        match self {
+            Self::PerClass(weights) if weights.len() != num_classes => {
+                Err(TrainError::ClassWeights { num_weights: weights.len(), num_classes })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Finds weights that cannot be.
     ///
     /// # Errors

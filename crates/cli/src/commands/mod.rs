@@ -1,6 +1,7 @@
 //! One module a command: arguments in, calls in order, results out.
 
 pub(crate) mod evaluate;
+pub(crate) mod finetune;
 pub(crate) mod inspect;
 pub(crate) mod predict;
 pub(crate) mod train;
