@@ -26,7 +26,7 @@ pub struct Parameter {
 pub struct GroupRule {
     /// Whole leading parts of the name: `head` matches `head.fc1.weight`, not `header.weight`.
     pub prefix: String,
-    /// Multiplies the learning rate; 0 freezes the group.
+    /// Multiplies the learning rate; 0 leaves the parameters as they are, though not the running statistics beside them.
     pub lr_scale: f64,
 }
 

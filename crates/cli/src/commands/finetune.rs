@@ -42,20 +42,22 @@ pub(crate) fn run(args: &FinetuneArgs, cli: &Cli) -> Result<Ended> {
     if let Some(ended) = resume_same(&path, &resolved, talk)? {
         return Ok(ended);
     }
-    start(&path, &resolved, &base, &device, talk)
+    start(&path, &resolved, base, &device, talk)
 }
 
-fn start(path: &Path, resolved: &Resolved, base: &BaseWeights, device: &Device, talk: Talk) -> Result<Ended> {
+fn start(path: &Path, resolved: &Resolved, base: BaseWeights, device: &Device, talk: Talk) -> Result<Ended> {
     let prepared = Prepared::fine_tuning(&resolved.config, &base.preprocessing)?;
-    let (job, report) = job(resolved, prepared, base, device)?;
-    say_loaded(base, &report, talk);
+    let (job, report) = job(resolved, prepared, &base, device)?;
+    say_loaded(&base, &report, talk);
     run_dir::write_new(path, resolved, &job.prepared, device::name(device), Some(&base.origin))?;
     job.introduce(path, talk)?;
     say_images_per_class(&job.prepared, talk);
     if talk == Talk::Normal {
         // Measuring moves the weights, so a job of its own is measured.
-        say_estimate(&Estimate::measure(self::job(resolved, job.prepared.clone(), base, device)?.0)?, talk);
+        say_estimate(&Estimate::measure(self::job(resolved, job.prepared.clone(), &base, device)?.0)?, talk);
     }
+    // Their memory is the training's.
+    drop(base);
     job.train(path, talk)
 }
 
