@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::recipe::FinetuneRecipe;
+
 /// Train image classifiers, evaluate them and use them.
 #[derive(Debug, Parser)]
 #[command(name = "taper", version, propagate_version = true, disable_help_subcommand = true)]
@@ -23,6 +25,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Train from scratch; without arguments, a small BaseNet on the built-in data set
     Train(Box<TrainArgs>),
+    /// Train pretrained weights further on your own images: the head alone, or the whole network
+    Finetune(Box<FinetuneArgs>),
     /// Measure trained weights: top-1, top-5, loss, recall of each class
     Evaluate(EvaluateArgs),
     /// Classify image files and folders
@@ -36,20 +40,52 @@ pub(crate) enum Command {
 }
 
 /// `taper train`
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct TrainArgs {
     /// glyphs (built in), a CIFAR folder or archive, the folder of CUB-200, or an image folder
     #[arg(long, value_name = "DATA")]
     pub(crate) data: Option<String>,
+    /// Architecture: basenet, resnet18, resnet34, resnet50, resnet101, resnet152
+    #[arg(long)]
+    pub(crate) model: Option<String>,
+    #[command(flatten)]
+    pub(crate) flags: TrainingFlags,
+    /// Go on with an interrupted run
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["output", "dry_run"])]
+    pub(crate) resume: Option<PathBuf>,
+}
+
+/// `taper finetune`
+#[derive(Debug, Args)]
+pub(crate) struct FinetuneArgs {
+    /// An image folder, a CIFAR folder or archive, or glyphs (built in)
+    #[arg(value_name = "DATA", required_unless_present = "resume")]
+    pub(crate) data: Option<String>,
+    /// Pretrained weights: a safetensors file in torchvision's names, or a run directory
+    #[arg(long, value_name = "FILE|RUN", required_unless_present = "resume")]
+    pub(crate) weights: Option<String>,
+    /// What keeps its values: none, backbone (only the head is trained), until:LAYER (as until:layer4)
+    #[arg(long, value_name = "POLICY")]
+    pub(crate) freeze: Option<String>,
+    /// What all other settings start from
+    #[arg(long, value_enum, default_value_t = FinetuneRecipe::Default)]
+    pub(crate) recipe: FinetuneRecipe,
+    #[command(flatten)]
+    pub(crate) flags: TrainingFlags,
+    /// Go on with an interrupted run
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["data", "weights", "freeze", "output", "dry_run"])]
+    pub(crate) resume: Option<PathBuf>,
+}
+
+/// What all commands that train take.
+#[derive(Debug, Default, Args)]
+pub(crate) struct TrainingFlags {
     /// TOML file with any of the configuration keys
     #[arg(short, long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Set one configuration key, as in --set optim.lr=0.1; repeatable, beats the file
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
-    /// Architecture: basenet, resnet18, resnet34, resnet50, resnet101, resnet152
-    #[arg(long)]
-    pub(crate) model: Option<String>,
     /// Passes over the training images
     #[arg(long)]
     pub(crate) epochs: Option<u64>,
@@ -80,9 +116,6 @@ pub(crate) struct TrainArgs {
     /// Run directory to make; `runs/<data>-<number>` if not given
     #[arg(long, value_name = "DIR")]
     pub(crate) output: Option<PathBuf>,
-    /// Go on with an interrupted run
-    #[arg(long, value_name = "RUN", conflicts_with_all = ["output", "dry_run"])]
-    pub(crate) resume: Option<PathBuf>,
     /// Check everything, do one step, estimate memory and time; write nothing
     #[arg(long)]
     pub(crate) dry_run: bool,

@@ -5,12 +5,13 @@ use std::path::Path;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use taper_data::{Compose, DataSpec, LabelKind, LastBatch, PadMode, Preprocess, Transform};
-use taper_models::ModelConfig;
+use taper_models::{Freeze, ModelConfig};
 use taper_optim::{OptimizerConfig, ScheduleConfig};
 use taper_report::LossScale;
-use taper_train::{CheckpointConfig, FitConfig};
+use taper_train::{CheckpointConfig, ClassWeights, FitConfig};
 
 use crate::exit::{bad_input, usage};
+use crate::nearest::did_you_mean;
 
 /// Every value a run depends on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -33,6 +34,9 @@ pub(crate) struct DataSection {
     pub(crate) labels: LabelKind,
     /// Share of the training images that becomes val where the data have none.
     pub(crate) val_fraction: f64,
+    /// Whose mean and standard deviation images are normalised by.
+    #[serde(default)]
+    pub(crate) statistics: Statistics,
     pub(crate) workers: usize,
     pub(crate) prefetch: usize,
     /// Decoded photos that are kept in memory, in MiB; 0 for none. Runs of older versions do not name it.
@@ -43,6 +47,16 @@ pub(crate) struct DataSection {
 /// 3,600 photos of 224×224, or 1,900 of 500×375 as they are decoded: what a small machine can spare.
 fn default_cache_mib() -> u64 {
     1024
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Statistics {
+    /// Those of the training images.
+    #[default]
+    Own,
+    /// Those that the base weights were trained with.
+    Base,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -89,6 +103,16 @@ pub(crate) struct TrainSection {
     pub(crate) accumulate: usize,
     pub(crate) seed: u64,
     pub(crate) label_smoothing: f64,
+    #[serde(default)]
+    pub(crate) class_weights: ClassWeightsChoice,
+    /// Weights that the run starts from, as they were named.
+    pub(crate) base_weights: Option<String>,
+    /// What keeps the values of the base weights: `none`, `backbone` or `until:LAYER`.
+    #[serde(default = "no_freeze")]
+    pub(crate) freeze: String,
+    /// Whether a frozen backbone sees each image once for the whole run.
+    #[serde(default)]
+    pub(crate) cache_features: CacheFeatures,
     pub(crate) clip_norm: Option<f64>,
     pub(crate) ema_decay: Option<f64>,
     pub(crate) patience: Option<usize>,
@@ -97,6 +121,43 @@ pub(crate) struct TrainSection {
     pub(crate) device: String,
     /// Instructions of the CPU kernels: `auto`, `amx-short`, `amx`, `avx512`, `avx2` or `portable`.
     pub(crate) cpu_path: String,
+}
+
+fn no_freeze() -> String {
+    Freeze::None.to_string()
+}
+
+/// How much an image of each class counts in the loss: a rule, or a number for each class.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum ClassWeightsChoice {
+    Rule(ClassWeightsRule),
+    Listed(Vec<f32>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ClassWeightsRule {
+    /// All the same.
+    None,
+    /// In inverse proportion to the images of the class.
+    Balanced,
+}
+
+impl Default for ClassWeightsChoice {
+    fn default() -> Self {
+        Self::Rule(ClassWeightsRule::None)
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum CacheFeatures {
+    /// Where only the head is trained, nothing is random and the features fit into a gibibyte.
+    #[default]
+    Auto,
+    On,
+    Off,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -123,6 +184,13 @@ impl RunConfig {
         self.schedule.validate()?;
         crate::device::check_dtype(&self.train.dtype)?;
         crate::device::cpu_path(&self.train.cpu_path)?;
+        self.frozen()?;
+        if self.train.cache_features == CacheFeatures::On {
+            self.require_cachable()?;
+        }
+        if self.data.statistics == Statistics::Base && self.train.base_weights.is_none() {
+            return Err(usage("data.statistics = \"base\": there are no base weights; use own, or taper finetune"));
+        }
         if self.train.batch_size == 0 {
             return Err(usage("train.batch_size = 0: must be at least 1"));
         }
@@ -136,7 +204,52 @@ impl RunConfig {
         Ok(())
     }
 
-    /// The loop's part.
+    /// Prefixes of the parameters that keep their values.
+    pub(crate) fn frozen(&self) -> Result<Vec<String>> {
+        let (text, layers) = (&self.train.freeze, self.model.layers());
+        let frozen = text.parse::<Freeze>().and_then(|freeze| layers.frozen(&freeze));
+        frozen.map_err(|error| {
+            let untils: Vec<String> = layers.names().iter().map(|layer| format!("until:{layer}")).collect();
+            let known = ["none", "backbone"].into_iter().chain(untils.iter().map(String::as_str));
+            usage(format!("train.freeze = {text:?}: {error}{}", did_you_mean(text, known)))
+        })
+    }
+
+    /// Whether the head is trained on features that are computed once.
+    pub(crate) fn caches_features(&self, num_images: usize) -> bool {
+        /// Above it, features are computed anew in each epoch unless they were asked for: 2^30 bytes.
+        const MOST_BYTES: usize = 1 << 30;
+        let num_bytes = num_images.saturating_mul(self.model.num_features()).saturating_mul(size_of::<f32>());
+        match self.train.cache_features {
+            CacheFeatures::Off => false,
+            CacheFeatures::On => true,
+            CacheFeatures::Auto => self.require_cachable().is_ok() && num_bytes <= MOST_BYTES,
+        }
+    }
+
+    /// Finds what makes features differ from one epoch to the next.
+    fn require_cachable(&self) -> Result<()> {
+        let reason = match &self.augment {
+            _ if self.train.freeze != Freeze::Backbone.to_string() => {
+                format!(
+                    "layers that are trained change the features (train.freeze = {:?}); use --freeze backbone",
+                    self.train.freeze
+                )
+            }
+            AugmentSection { flip, .. } if *flip > 0.0 => {
+                format!(
+                    "images are flipped at random (augment.flip = {flip}), so that each epoch sees others; set it to 0"
+                )
+            }
+            AugmentSection { crop_padding, .. } if *crop_padding > 0 => format!(
+                "images are cropped at random (augment.crop_padding = {crop_padding}), so that each epoch sees others; set it to 0"
+            ),
+            _ => return Ok(()),
+        };
+        Err(usage(format!("train.cache_features = \"on\": {reason}, or use auto")))
+    }
+
+    /// The loop's part that does not depend on the data.
     pub(crate) fn fit(&self) -> FitConfig {
         FitConfig {
             epochs: self.train.epochs,
@@ -144,11 +257,25 @@ impl RunConfig {
             accumulate: self.train.accumulate,
             seed: self.train.seed,
             label_smoothing: self.train.label_smoothing,
+            class_weights: match &self.train.class_weights {
+                ClassWeightsChoice::Listed(weights) => ClassWeights::PerClass(weights.clone()),
+                ClassWeightsChoice::Rule(_) => ClassWeights::Equal,
+            },
             clip_norm: self.train.clip_norm,
             patience: self.train.patience,
             log_every_steps: self.log.every_steps,
             checkpoint: self.checkpoint.clone(),
         }
+    }
+
+    /// The loop's part, for classes of so many training images.
+    pub(crate) fn fit_for(&self, images_per_class: &[usize]) -> Result<FitConfig> {
+        let class_weights = match &self.train.class_weights {
+            ClassWeightsChoice::Rule(ClassWeightsRule::Balanced) => ClassWeights::balanced(images_per_class)?,
+            _ => self.fit().class_weights,
+        };
+        class_weights.require_classes(images_per_class.len())?;
+        Ok(FitConfig { class_weights, ..self.fit() })
     }
 
     pub(crate) fn data_spec(&self) -> DataSpec {

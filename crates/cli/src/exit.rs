@@ -114,7 +114,9 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if let Some(error) = cause.downcast_ref::<WeightsError>() {
         return code_of_weights(error);
     }
-    if let Some(ModelError::Config { .. }) = cause.downcast_ref() {
+    if let Some(ModelError::Config { .. } | ModelError::UnknownFreeze { .. } | ModelError::UnknownLayer { .. }) =
+        cause.downcast_ref()
+    {
         return Some(USAGE);
     }
     if let Some(error) = cause.downcast_ref::<OptimError>() {
@@ -124,7 +126,11 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
         return code_of_fetch(error);
     }
     match cause.downcast_ref::<TrainError>()? {
-        TrainError::Config { .. } | TrainError::NoFullBatch { .. } => Some(USAGE),
+        TrainError::Config { .. }
+        | TrainError::NoFullBatch { .. }
+        | TrainError::ClassWeights { .. }
+        | TrainError::EmptyClass { .. }
+        | TrainError::RandomFeatures { .. } => Some(USAGE),
         TrainError::Diverged { .. } => Some(DIVERGED),
         TrainError::Misfit { .. } | TrainError::Malformed { .. } => Some(INPUT),
         TrainError::Data(error) => Some(code_of_data(error)),

@@ -8,18 +8,24 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is this crate's work")]
 
 mod args;
+mod base_weights;
 mod commands;
 mod config;
 mod device;
 mod exit;
 mod images;
 mod interrupt;
+mod job;
+mod measure;
 mod model_card;
+mod nearest;
 mod prepare;
+mod recipe;
 mod resolve;
 mod run_dir;
 mod terminal;
 mod trained;
+mod wishes;
 
 use std::process::ExitCode;
 
@@ -34,6 +40,7 @@ fn main() -> ExitCode {
     terminal::start_log(cli.verbose, cli.quiet);
     let done = match &cli.command {
         Command::Train(args) => commands::train::run(args, &cli),
+        Command::Finetune(args) => commands::finetune::run(args, &cli),
         Command::Evaluate(args) => commands::evaluate::run(args),
         Command::Predict(args) => commands::predict::run(args),
         Command::Export(args) => commands::export::run(args),

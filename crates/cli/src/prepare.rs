@@ -9,11 +9,12 @@ use taper_data::{
     ValSize, open,
 };
 
-use crate::config::RunConfig;
+use crate::config::{RunConfig, Statistics};
 use crate::exit::bad_input;
 use crate::images::{BadImage, Source, Sources, are_files, read_bad, warn_of, without_bad};
 
 /// What a run trains on.
+#[derive(Clone)]
 pub(crate) struct Prepared {
     pub(crate) data: OpenedData,
     /// Which image is in which part, the bad ones among them.
@@ -29,9 +30,27 @@ impl Prepared {
     /// Opens the data, decides the split and measures the training images.
     pub(crate) fn fresh(config: &RunConfig) -> Result<Self> {
         let data = open(&config.data_spec())?;
+        let preprocess = geometry(&data, config);
+        Self::looked_at(data, preprocess, Statistics::Own, config)
+    }
+
+    /// As [`Prepared::fresh`], with the preprocessing that the base weights were trained with; mean and deviation are the
+    /// data's where the configuration says so.
+    pub(crate) fn fine_tuning(config: &RunConfig, base: &Preprocess) -> Result<Self> {
+        let input_size = config.model.input_size();
+        let mut preprocess = base.clone();
+        if input_size != base.input_size {
+            let side = input_size[0].min(input_size[1]) as f32;
+            preprocess.resize = base.resize.map(|_| (side / base.crop_pct).round() as usize);
+            preprocess.input_size = input_size;
+        }
+        Self::looked_at(open(&config.data_spec())?, preprocess, config.data.statistics, config)
+    }
+
+    /// Reads all images that are used, unless what that would show is known.
+    fn looked_at(data: OpenedData, preprocess: Preprocess, statistics: Statistics, config: &RunConfig) -> Result<Self> {
         let split = decide_split(&data, config)?;
         require_images(&split, config)?;
-        let preprocess = geometry(&data, config);
         let sources = Sources::new(&data, &preprocess, config)?;
         let (stats, bad) = match data.train_stats {
             Some(stats) if split.train == data.official.train => (stats, Vec::new()),
@@ -40,8 +59,23 @@ impl Prepared {
                 (looked.stats, looked.bad)
             }
         };
-        let preprocess = preprocess.with_stats(without_zeros(stats));
+        let preprocess = match statistics {
+            Statistics::Own => preprocess.with_stats(without_zeros(stats)),
+            Statistics::Base => preprocess,
+        };
+        preprocess.validate()?;
         Self { data, usable: split.clone(), split, bad, preprocess, sources }.leaving_out_bad(config)
+    }
+
+    /// Training images of each class, in the order of the classes.
+    pub(crate) fn images_per_class(&self) -> Vec<usize> {
+        let mut counts = vec![0; self.data.dataset.classes().len()];
+        for index in self.usable.get(Part::Train) {
+            if let Some(count) = counts.get_mut(self.data.dataset.label(*index) as usize) {
+                *count += 1;
+            }
+        }
+        counts
     }
 
     /// Opens the data again, with the split, the classes, the preprocessing and the bad images that the run wrote down.
@@ -87,8 +121,8 @@ impl Prepared {
     }
 }
 
-/// How an image gets the model's size. The shorter side of a photo is scaled to it and the middle kept, so that nothing is
-/// squeezed; sets of small images are used as they are. Mean and deviation are not known yet.
+/// How an image gets the model's size. The shorter side of a photo is scaled to it and the middle kept, so that nothing
+/// is squeezed; sets of small images are used as they are. Mean and deviation are not known yet.
 fn geometry(data: &OpenedData, config: &RunConfig) -> Preprocess {
     let size = config.model.input_size();
     let unmeasured = ChannelStats { mean: [0.0; 3], std: [1.0; 3] };

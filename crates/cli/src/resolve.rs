@@ -10,21 +10,13 @@ use taper_models::ModelConfig;
 use taper_optim::{AdamWConfig, OptimizerConfig, ScheduleConfig, SgdConfig};
 use toml::{Table, Value};
 
-use crate::args::TrainArgs;
+use crate::args::{FinetuneArgs, TrainArgs};
+use crate::base_weights::BaseWeights;
 use crate::config::RunConfig;
 use crate::exit::{bad_input, usage};
-
-/// A recipe of this repository, built in.
-pub(crate) struct Recipe {
-    name: &'static str,
-    text: &'static str,
-}
-
-/// The default for the built-in data.
-pub(crate) const GLYPHS: Recipe = Recipe { name: "glyphs", text: include_str!("../../../data/recipes/glyphs.toml") };
-/// The default for all other data: the report's network.
-pub(crate) const BASENET: Recipe =
-    Recipe { name: "basenet-cifar100", text: include_str!("../../../data/recipes/basenet-cifar100.toml") };
+use crate::nearest::did_you_mean;
+use crate::recipe::{BASENET, GLYPHS, Recipe};
+use crate::wishes::{self, Wish};
 
 /// Sections whose `name` decides which other keys there are.
 const NAMED_SECTIONS: [(&str, &[&str]); 3] =
@@ -41,6 +33,7 @@ fn optional_keys() -> Vec<(&'static str, Value)> {
         ("train.clip_norm", Value::Float(1.0)),
         ("train.ema_decay", Value::Float(0.5)),
         ("train.patience", Value::Integer(1)),
+        ("train.base_weights", Value::String(String::new())),
         ("checkpoint.every_steps", Value::Integer(1)),
         ("checkpoint.every_minutes", Value::Float(1.0)),
     ]
@@ -60,41 +53,40 @@ pub(crate) struct Resolved {
     layered: Layered,
 }
 
-/// One value that somebody asked for.
-struct Wish {
-    key: String,
-    value: Value,
-    source: String,
-}
-
 /// Resolves what `taper train` was called with.
 pub(crate) fn resolve(args: &TrainArgs) -> Result<Resolved> {
-    let mut wishes = match &args.config {
-        Some(path) => wishes_of_file(path)?,
-        None => Vec::new(),
-    };
-    wishes.extend(wishes_of_set(&args.set)?);
-    wishes.extend(wishes_of_flags(args)?);
-    let location = wishes.iter().rev().find(|wish| wish.key == "data.location").and_then(|wish| wish.value.as_str());
+    let wishes = wishes::of_train(args)?;
+    let location = last_text(&wishes, "data.location");
     let recipe = if location.is_none_or(|location| BUILT_IN.contains(&location)) { GLYPHS } else { BASENET };
     let mut layered = Layered::of_recipe(&recipe)?;
     layered.apply(wishes)?;
     layered.finish()
 }
 
+/// Resolves what `taper finetune` was called with, for the network of the base weights.
+pub(crate) fn resolve_finetune(args: &FinetuneArgs, base: &BaseWeights) -> Result<Resolved> {
+    let wishes = wishes::of_finetune(args)?;
+    // A policy that cannot be read is named below, with all others' mistakes.
+    let freeze = last_text(&wishes, "train.freeze").and_then(|text| text.parse().ok()).unwrap_or_default();
+    let mut layered = Layered::of_recipe(args.recipe.when_frozen(&freeze))?;
+    layered.put_model(base.architecture())?;
+    layered.apply(wishes)?;
+    let resolved = layered.finish()?;
+    base.require_network(&resolved.config.model)?;
+    Ok(resolved)
+}
+
+fn last_text<'a>(wishes: &'a [Wish], key: &str) -> Option<&'a str> {
+    wishes.iter().rev().find(|wish| wish.key == key).and_then(|wish| wish.value.as_str())
+}
+
 /// Resolves the configuration that a run wrote, with the few changes that a resume allows.
-pub(crate) fn resolve_run(path: &Path, args: &TrainArgs) -> Result<Resolved> {
+pub(crate) fn resolve_run(path: &Path, wishes: Vec<Wish>) -> Result<Resolved> {
     /// Where images come from and how fast, never which weights come out.
     const MAY_CHANGE: [&str; 7] =
         ["data.location", "data.workers", "data.prefetch", "data.cache_mib", "train.device", "checkpoint.", "log."];
     let mut layered = Layered::of_run(path)?;
     let before = layered.table.clone();
-    let mut wishes = match &args.config {
-        Some(path) => wishes_of_file(path)?,
-        None => Vec::new(),
-    };
-    wishes.extend(wishes_of_set(&args.set)?);
-    wishes.extend(wishes_of_flags(args)?);
     for wish in &wishes {
         let same = lookup(&before, &wish.key).is_some_and(|value| value.to_string() == wish.value.to_string());
         if !same && !MAY_CHANGE.iter().any(|allowed| wish.key.starts_with(allowed)) {
@@ -111,71 +103,9 @@ pub(crate) fn resolve_model(name: &str, set: &[String]) -> Result<ModelConfig> {
     let mut layered = Layered::of_recipe(&BASENET)?;
     let named = Wish { key: "model.name".into(), value: Value::String(name.into()), source: "the command line".into() };
     let mut wishes = vec![named];
-    wishes.extend(wishes_of_set(set)?);
+    wishes.extend(wishes::of_set(set)?);
     layered.apply(wishes)?;
     Ok(layered.finish()?.config.model)
-}
-
-fn wishes_of_file(path: &Path) -> Result<Vec<Wish>> {
-    let text =
-        std::fs::read_to_string(path).map_err(|error| usage(format!("cannot read {}: {error}", path.display())))?;
-    let table: Table = text.parse().map_err(|error| usage(format!("{} is not TOML: {error}", path.display())))?;
-    wishes_of_table(&table, &path.display().to_string())
-}
-
-fn wishes_of_table(table: &Table, source: &str) -> Result<Vec<Wish>> {
-    let mut wishes = Vec::new();
-    for (section, keys) in table {
-        let Value::Table(keys) = keys else {
-            return Err(usage(format!("{source}: {section} stands outside of a section; see --print-config")));
-        };
-        for (key, value) in keys {
-            wishes.push(Wish { key: format!("{section}.{key}"), value: value.clone(), source: source.to_owned() });
-        }
-    }
-    Ok(wishes)
-}
-
-fn wishes_of_set(set: &[String]) -> Result<Vec<Wish>> {
-    set.iter().map(|text| wish_of_set(text)).collect()
-}
-
-fn wish_of_set(text: &str) -> Result<Wish> {
-    let (key, value) = text
-        .split_once('=')
-        .filter(|(key, _)| key.contains('.'))
-        .ok_or_else(|| usage(format!("--set {text}: expected section.key=value, as in --set optim.lr=0.1")))?;
-    // What is no TOML value is a word: `--set optim.name=adamw` needs no quotes.
-    let value = format!("v = {value}").parse::<Table>().ok().and_then(|mut table| table.remove("v"));
-    let value = value.unwrap_or_else(|| Value::String(value_text(text)));
-    Ok(Wish { key: key.trim().to_owned(), value, source: format!("--set {text}") })
-}
-
-fn value_text(set: &str) -> String {
-    set.split_once('=').map(|(_, value)| value.trim().to_owned()).unwrap_or_default()
-}
-
-fn wishes_of_flags(args: &TrainArgs) -> Result<Vec<Wish>> {
-    let text = |value: &Option<String>| value.clone().map(Value::String);
-    let count = |value: Option<u64>| value.map(i64::try_from).transpose().map(|value| value.map(Value::Integer));
-    let too_large = "a number on the command line is too large";
-    let flags = [
-        ("data.location", "--data", text(&args.data)),
-        ("model.name", "--model", text(&args.model)),
-        ("train.epochs", "--epochs", count(args.epochs).context(too_large)?),
-        ("train.batch_size", "--batch-size", count(args.batch_size).context(too_large)?),
-        ("optim.name", "--opt", text(&args.opt)),
-        ("optim.lr", "--lr", args.lr.map(Value::Float)),
-        ("schedule.name", "--sched", text(&args.sched)),
-        ("train.seed", "--seed", count(args.seed).context(too_large)?),
-        ("data.workers", "--workers", count(args.workers).context(too_large)?),
-        ("train.device", "--device", text(&args.device)),
-        ("train.dtype", "--dtype", text(&args.dtype)),
-    ];
-    let wish = |(key, flag, value): (&str, &str, Option<Value>)| {
-        value.map(|value| Wish { key: key.to_owned(), value, source: flag.to_owned() })
-    };
-    Ok(flags.into_iter().filter_map(wish).collect())
 }
 
 impl Layered {
@@ -194,6 +124,15 @@ impl Layered {
         let mut layered = Self { table, sources: BTreeMap::new() };
         layered.name_sources("the run's config.toml");
         Ok(layered)
+    }
+
+    /// The network of the base weights, whatever the recipe says.
+    fn put_model(&mut self, model: &ModelConfig) -> Result<()> {
+        let table = Table::try_from(model)?;
+        self.sources.retain(|key, _| !key.starts_with("model."));
+        self.sources.extend(table.keys().map(|key| (format!("model.{key}"), "the base weights".to_owned())));
+        self.table.insert("model".to_owned(), Value::Table(table));
+        Ok(())
     }
 
     fn name_sources(&mut self, source: &str) {
@@ -250,7 +189,7 @@ impl Layered {
             )));
         };
         let value = as_type_of(&like, wish.value.clone());
-        if value.type_str() != like.type_str() {
+        if value.type_str() != like.type_str() && !is_alternative(&wish.key, &value) {
             let (want, got) = (like.type_str(), value.type_str());
             return Err(usage(format!("{} = {value} (from {}): expected {want}, found {got}", wish.key, wish.source)));
         }
@@ -269,6 +208,11 @@ impl Layered {
         config.validate()?;
         Ok(Resolved { config, layered: self })
     }
+}
+
+/// Whether a value of another type than the known one may stand there.
+fn is_alternative(key: &str, value: &Value) -> bool {
+    key == "train.class_weights" && (value.is_array() || value.is_str())
 }
 
 /// A whole number may stand where a fraction is expected.
@@ -300,15 +244,6 @@ fn keys_of(table: &Table) -> Vec<String> {
         keys.as_table().map(|keys| keys.keys().map(|key| format!("{section}.{key}")).collect()).unwrap_or_default()
     };
     table.iter().flat_map(keys).collect()
-}
-
-/// `; did you mean …?`, or nothing where nothing is near.
-fn did_you_mean<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
-    let near = known.map(|known| (strsim::jaro_winkler(word, known), known)).max_by(|a, b| a.0.total_cmp(&b.0));
-    match near {
-        Some((likeness, known)) if likeness > 0.75 => format!(", did you mean {known}?"),
-        _ => String::new(),
-    }
 }
 
 impl Resolved {

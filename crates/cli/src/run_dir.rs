@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 use taper_data::DataProvenance;
 use taper_train::{sha256_of_file, write_atomically};
 
+use crate::base_weights::Origin;
 use crate::exit::{bad_input, usage};
 use crate::images::BAD_IMAGES;
-use crate::prepare::Prepared;
+use crate::prepare::{Prepared, read_json};
 use crate::resolve::Resolved;
 
 /// What `provenance.json` says: how to come by this run again.
@@ -25,6 +26,9 @@ struct Provenance<'a> {
     command: Vec<String>,
     data: &'a DataProvenance,
     base_weights_sha256: Option<String>,
+    base_weights_licence: Option<String>,
+    /// Repository, commit and file.
+    base_weights_published: Option<String>,
     config_sha256: String,
 }
 
@@ -78,7 +82,13 @@ pub(crate) fn choose(output: Option<&Path>, resolved: &Resolved) -> Result<PathB
 }
 
 /// Writes everything that stands in a run directory before the first step, provenance last.
-pub(crate) fn write_new(path: &Path, resolved: &Resolved, prepared: &Prepared, device: &'static str) -> Result<()> {
+pub(crate) fn write_new(
+    path: &Path,
+    resolved: &Resolved,
+    prepared: &Prepared,
+    device: &'static str,
+    origin: Option<&Origin>,
+) -> Result<()> {
     std::fs::create_dir_all(path).with_context(|| format!("cannot create {}", path.display()))?;
     let config = path.join("config.toml");
     write_atomically(&config, resolved.to_toml().as_bytes())?;
@@ -98,10 +108,32 @@ pub(crate) fn write_new(path: &Path, resolved: &Resolved, prepared: &Prepared, d
         seed: resolved.config.train.seed,
         command: std::env::args().collect(),
         data: &prepared.data.provenance,
-        base_weights_sha256: None,
+        base_weights_sha256: origin.map(|origin| origin.sha256.clone()),
+        base_weights_licence: origin.and_then(|origin| origin.licence.clone()),
+        base_weights_published: origin.and_then(|origin| origin.published.clone()),
         config_sha256: sha256_of_file(&config)?,
     };
     write_json(&path.join("provenance.json"), &provenance)
+}
+
+/// The base weights that a run wrote down, if it started from any.
+pub(crate) fn origin_of(run: &Path) -> Result<Option<Origin>> {
+    /// What is read back of `provenance.json`.
+    #[derive(Deserialize)]
+    struct Written {
+        #[serde(default)]
+        base_weights_sha256: Option<String>,
+        #[serde(default)]
+        base_weights_licence: Option<String>,
+        #[serde(default)]
+        base_weights_published: Option<String>,
+    }
+    let written: Written = read_json(&run.join("provenance.json"))?;
+    Ok(written.base_weights_sha256.map(|sha256| Origin {
+        sha256,
+        licence: written.base_weights_licence,
+        published: written.base_weights_published,
+    }))
 }
 
 /// Checks that `--resume` names a run.

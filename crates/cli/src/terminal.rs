@@ -55,6 +55,38 @@ impl Talk {
     }
 }
 
+/// A bar for work that comes before training.
+pub(crate) struct Counter(ProgressBar);
+
+impl Counter {
+    /// `what` comes before `n/total images`.
+    pub(crate) fn new(what: &'static str, total: u64, talk: Talk) -> Self {
+        let bar = ProgressBar::with_draw_target(Some(total), target(talk));
+        if let Ok(style) = ProgressStyle::with_template("{bar:30} {prefix} {pos}/{len} images, {eta} left") {
+            bar.set_style(style);
+        }
+        bar.set_prefix(what);
+        Self(bar)
+    }
+
+    pub(crate) fn set(&self, done: u64) {
+        self.0.set_position(done);
+    }
+
+    /// Takes the bar off the screen.
+    pub(crate) fn finish(&self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// Bars are drawn where a person sees them.
+fn target(talk: Talk) -> ProgressDrawTarget {
+    match talk == Talk::Normal && std::io::stderr().is_terminal() {
+        true => ProgressDrawTarget::stderr(),
+        false => ProgressDrawTarget::hidden(),
+    }
+}
+
 /// What the epoch lines need to know of the run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RunShape {
@@ -77,9 +109,7 @@ pub(crate) struct TerminalSink {
 
 impl TerminalSink {
     pub(crate) fn new(files: JsonlSink, talk: Talk, shape: RunShape) -> Self {
-        let is_shown = talk == Talk::Normal && std::io::stderr().is_terminal();
-        let target = if is_shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        let bar = ProgressBar::with_draw_target(Some(shape.num_steps), target);
+        let bar = ProgressBar::with_draw_target(Some(shape.num_steps), target(talk));
         if let Ok(style) = ProgressStyle::with_template("{bar:30} step {pos}/{len} {msg}") {
             bar.set_style(style);
         }

@@ -5,17 +5,18 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use candle_core::{Device, Tensor};
-use candle_nn::{ModuleT, VarMap};
+use candle_nn::VarMap;
+use taper_data::Loader;
 use taper_hub::weights::{Documents, Head, Naming, Origin, Pretrained, WeightsFile, load};
-use taper_models::seeded;
-use taper_train::ImageInput;
+use taper_models::{Network, seeded};
+use taper_train::{ImageInput, Images};
 
 use crate::exit::bad_input;
 use crate::model_card::ModelCard;
 
 /// A model with its weights, its classes and its preprocessing.
 pub(crate) struct Trained {
-    pub(crate) model: Box<dyn ModuleT + Send + Sync>,
+    pub(crate) model: Network,
     pub(crate) vars: VarMap,
     pub(crate) card: ModelCard,
     pub(crate) class_names: ClassNames,
@@ -42,9 +43,9 @@ impl Trained {
         Ok(Self { model, vars, card, class_names, run: path.is_dir().then(|| path.to_owned()) })
     }
 
-    /// How images become this model's input.
-    pub(crate) fn input(&self, device: &Device) -> ImageInput {
-        ImageInput { stats: self.card.preprocessing.stats(), device: device.clone() }
+    /// The batches of a loader as this model takes them.
+    pub(crate) fn images(&self, loader: Loader, device: &Device) -> Images {
+        Images { loader, input: ImageInput { stats: self.card.preprocessing.stats(), device: device.clone() } }
     }
 
     /// Takes the names of as many classes, where the weights have numbers alone.

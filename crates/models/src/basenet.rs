@@ -5,7 +5,7 @@ use candle_nn::{ModuleT, VarBuilder};
 use serde::{Deserialize, Serialize};
 use taper_kernels::{ConvGeometry, Epilogue, PoolGeometry};
 
-use crate::{BatchNorm, Conv2d, Linear, ModelError};
+use crate::{BatchNorm, Conv2d, LayerOrder, Linear, ModelError, Network};
 
 /// Channels of the stem and of the four stages at width 1.
 const CHANNELS: [usize; 5] = [64, 64, 128, 256, 512];
@@ -76,6 +76,17 @@ impl BaseNetConfig {
     /// Channels that reach the head.
     pub(crate) fn trunk_channels(&self) -> usize {
         self.blocks().last().map_or(self.channels()[0], |block| block.c_out)
+    }
+
+    /// Values per image before the max-pool, which belongs to the head.
+    pub(crate) fn num_features(&self) -> usize {
+        self.trunk_channels() * self.input_size.pow(2)
+    }
+
+    /// Stem, blocks and head by their names.
+    pub(crate) fn layers(&self) -> LayerOrder {
+        let block = |place: BlockPlace| format!("stages.{}.{}", place.stage, place.index);
+        LayerOrder::new(&["stem"], self.blocks().into_iter().map(block), "head")
     }
 
     /// Values per image behind the max-pool.
@@ -179,13 +190,25 @@ impl ModuleT for ResidualBlock {
 /// `[n, 32, 32, 3]` f32, normalised → logits `[n, num_classes]`.
 #[derive(Clone, Debug)]
 pub struct BaseNet {
-    stem_conv: Conv2d,
-    stem_bn: BatchNorm,
+    trunk: Trunk,
+    head: Head,
+}
+
+/// Everything up to the last residual block.
+#[derive(Clone, Debug)]
+struct Trunk {
+    conv: Conv2d,
+    bn: BatchNorm,
     blocks: Vec<ResidualBlock>,
+    input_size: usize,
+}
+
+/// From the last feature map to the logits.
+#[derive(Clone, Debug)]
+struct Head {
     fc1: Linear,
     fc2: Linear,
-    head_bn: BatchNorm,
-    input_size: usize,
+    bn: BatchNorm,
 }
 
 impl BaseNet {
@@ -204,15 +227,19 @@ impl BaseNet {
             .collect();
         let stem_channels = config.channels()[0];
         let same = ConvGeometry { padding: [1, 1], ..ConvGeometry::default() };
-        let head = vb.pp("head");
+        let (stem, head) = (vb.pp("stem"), vb.pp("head"));
         Ok(Self {
-            stem_conv: Conv2d::new(3, stem_channels, 3, same, vb.pp("stem").pp("conv"))?,
-            stem_bn: BatchNorm::new(stem_channels, vb.pp("stem").pp("bn"))?,
-            blocks: blocks?,
-            fc1: Linear::new(config.head_inputs(), HEAD_UNITS, head.pp("fc1"))?,
-            fc2: Linear::new(HEAD_UNITS, num_classes, head.pp("fc2"))?,
-            head_bn: BatchNorm::new(num_classes, head.pp("bn"))?,
-            input_size: config.input_size,
+            trunk: Trunk {
+                conv: Conv2d::new(3, stem_channels, 3, same, stem.pp("conv"))?,
+                bn: BatchNorm::new(stem_channels, stem.pp("bn"))?,
+                blocks: blocks?,
+                input_size: config.input_size,
+            },
+            head: Head {
+                fc1: Linear::new(config.head_inputs(), HEAD_UNITS, head.pp("fc1"))?,
+                fc2: Linear::new(HEAD_UNITS, num_classes, head.pp("fc2"))?,
+                bn: BatchNorm::new(num_classes, head.pp("bn"))?,
+            },
         })
     }
 
@@ -221,15 +248,7 @@ impl BaseNet {
     /// # Errors
     /// Images of another size or type.
     pub fn features(&self, images: &Tensor, train: bool) -> Result<Tensor> {
-        let (_, height, width, _) = images.dims4()?;
-        if [height, width] != [self.input_size; 2] {
-            candle_core::bail!(
-                "images are {height}x{width}, the network takes {0}x{0} (model.input_size)",
-                self.input_size
-            );
-        }
-        let stem = self.stem_bn.forward_t(&self.stem_conv.forward(images)?, Epilogue::Relu, train)?;
-        self.blocks.iter().try_fold(stem, |features, block| block.forward_t(&features, train))
+        self.trunk.forward_t(images, train)
     }
 
     /// The head: `[n, 32, 32, c]` → logits `[n, num_classes]`.
@@ -237,15 +256,41 @@ impl BaseNet {
     /// # Errors
     /// Features of another size or type.
     pub fn classify(&self, features: &Tensor, train: bool) -> Result<Tensor> {
-        let pooled = taper_kernels::max_pool2d(features, &PoolGeometry::square(2))?; // [n, 16, 16, c]
-        let flat = taper_kernels::flatten_chw(&pooled)?; // [n, c·16·16]
-        let hidden = taper_kernels::relu(&self.fc1.forward(&flat)?)?; // [n, 50]
-        self.head_bn.forward_t(&self.fc2.forward(&hidden)?, Epilogue::Identity, train)
+        self.head.forward_t(features, train)
     }
 }
 
 impl ModuleT for BaseNet {
     fn forward_t(&self, images: &Tensor, train: bool) -> Result<Tensor> {
         self.classify(&self.features(images, train)?, train)
+    }
+}
+
+impl From<BaseNet> for Network {
+    fn from(model: BaseNet) -> Self {
+        Self { backbone: Box::new(model.trunk), head: Box::new(model.head) }
+    }
+}
+
+impl ModuleT for Trunk {
+    fn forward_t(&self, images: &Tensor, train: bool) -> Result<Tensor> {
+        let (_, height, width, _) = images.dims4()?;
+        if [height, width] != [self.input_size; 2] {
+            candle_core::bail!(
+                "images are {height}x{width}, the network takes {0}x{0} (model.input_size)",
+                self.input_size
+            );
+        }
+        let stem = self.bn.forward_t(&self.conv.forward(images)?, Epilogue::Relu, train)?;
+        self.blocks.iter().try_fold(stem, |features, block| block.forward_t(&features, train))
+    }
+}
+
+impl ModuleT for Head {
+    fn forward_t(&self, features: &Tensor, train: bool) -> Result<Tensor> {
+        let pooled = taper_kernels::max_pool2d(features, &PoolGeometry::square(2))?; // [n, 16, 16, c]
+        let flat = taper_kernels::flatten_chw(&pooled)?; // [n, c·16·16]
+        let hidden = taper_kernels::relu(&self.fc1.forward(&flat)?)?; // [n, 50]
+        self.bn.forward_t(&self.fc2.forward(&hidden)?, Epilogue::Identity, train)
     }
 }

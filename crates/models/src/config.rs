@@ -1,11 +1,11 @@
 //! An architecture as data: what a config file says, what a weights file carries.
 
-use candle_nn::{ModuleT, VarBuilder};
+use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
 use crate::basenet::HEAD_UNITS;
 use crate::resnet::resnet_cost;
-use crate::{BaseNet, BaseNetConfig, ModelError, ResNet, ResNetConfig, ResNetLayout, Shortcut};
+use crate::{BaseNet, BaseNetConfig, LayerOrder, ModelError, Network, ResNet, ResNetConfig, ResNetLayout, Shortcut};
 
 /// Every architecture this crate builds, by name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -58,6 +58,18 @@ impl ModelConfig {
         })
     }
 
+    /// The name, one of [`ModelConfig::NAMES`].
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::BaseNet(_) => "basenet",
+            Self::ResNet18(_) => "resnet18",
+            Self::ResNet34(_) => "resnet34",
+            Self::ResNet50(_) => "resnet50",
+            Self::ResNet101(_) => "resnet101",
+            Self::ResNet152(_) => "resnet152",
+        }
+    }
+
     /// Finds a configuration that no network can be built from.
     ///
     /// # Errors
@@ -73,11 +85,27 @@ impl ModelConfig {
     ///
     /// # Errors
     /// A configuration that [`ModelConfig::validate`] refuses, or tensors of another shape in `vb`.
-    pub fn build(&self, num_classes: usize, vb: VarBuilder) -> Result<Box<dyn ModuleT + Send + Sync>, ModelError> {
+    pub fn build(&self, num_classes: usize, vb: VarBuilder) -> Result<Network, ModelError> {
         Ok(match self.family() {
-            Family::BaseNet(config) => Box::new(BaseNet::new(config, num_classes, vb)?),
-            Family::ResNet(layout, config) => Box::new(ResNet::new(&layout, config, num_classes, vb)?),
+            Family::BaseNet(config) => BaseNet::new(config, num_classes, vb)?.into(),
+            Family::ResNet(layout, config) => ResNet::new(&layout, config, num_classes, vb)?.into(),
         })
+    }
+
+    /// The layers from the image to the logits, by their parameters' names.
+    pub fn layers(&self) -> LayerOrder {
+        match self.family() {
+            Family::BaseNet(config) => config.layers(),
+            Family::ResNet(layout, _) => layout.layers(),
+        }
+    }
+
+    /// Values of the features that the head gets for one image.
+    pub fn num_features(&self) -> usize {
+        match self.family() {
+            Family::BaseNet(config) => config.num_features(),
+            Family::ResNet(layout, _) => layout.num_features(),
+        }
     }
 
     /// Height and width of the images that are prepared for the network, pixels.

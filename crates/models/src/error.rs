@@ -14,6 +14,20 @@ pub enum ModelError {
         /// Why it cannot be, and what would do.
         reason: String,
     },
+    /// A policy of freezing that there is not.
+    #[error("no such freeze policy: {text:?}; there are {}", crate::Freeze::FORMS.join(", "))]
+    UnknownFreeze {
+        /// The policy as given.
+        text: String,
+    },
+    /// A layer that the network does not have.
+    #[error("the network has no layer {layer:?}; there are {}", known.join(", "))]
+    UnknownLayer {
+        /// The layer as given.
+        layer: String,
+        /// Stem, stages and head.
+        known: Vec<String>,
+    },
     /// candle could not build or run a layer, for example because a tensor is missing or has another shape.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

@@ -15,13 +15,47 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 ///
 /// Every initialisation of candle is drawn, its normal ones by Box and Muller's method.
 pub fn seeded(vars: &VarMap, seed: u64, device: &Device) -> VarBuilder<'static> {
-    let backend: Box<dyn SimpleBackend> = Box::new(SeededVars { vars: vars.clone(), seed });
+    seeded_frozen(vars, seed, device, Vec::new())
+}
+
+/// As [`seeded`], with the parameters frozen whose names start with one of the prefixes `frozen`, in whole parts:
+/// `layer1` is before `layer1.0.conv1.weight`, not before `layer10`.
+///
+/// A frozen parameter is a variable of `vars` as any other, and changes with it; a layer gets its values without the
+/// mark of a variable. So it has no part in any graph, nothing before the first trained layer is differentiated, and
+/// a [`BatchNorm`](crate::BatchNorm) of frozen parameters keeps its running statistics.
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use candle_nn::{ModuleT, VarMap};
+/// use taper_models::{ModelConfig, seeded_frozen};
+///
+/// let (vars, config) = (VarMap::new(), ModelConfig::by_name("resnet18").unwrap());
+/// let frozen = config.layers().frozen(&"backbone".parse()?)?;
+/// let network = config.build(2, seeded_frozen(&vars, 0, &Device::Cpu, frozen))?;
+/// let images = Tensor::zeros((2, 32, 32, 3), DType::F32, &Device::Cpu)?;
+/// let gradients = network.forward_t(&images, true)?.backward()?;
+/// let vars = vars.data().lock().unwrap();
+/// assert!(gradients.get(&vars["fc.weight"]).is_some());
+/// assert!(gradients.get(&vars["layer4.1.conv2.weight"]).is_none());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn seeded_frozen(vars: &VarMap, seed: u64, device: &Device, frozen: Vec<String>) -> VarBuilder<'static> {
+    let backend: Box<dyn SimpleBackend> = Box::new(SeededVars { vars: vars.clone(), seed, frozen });
     VarBuilder::from_backend(backend, DType::F32, device.clone())
 }
 
 struct SeededVars {
     vars: VarMap,
     seed: u64,
+    frozen: Vec<String>,
+}
+
+impl SeededVars {
+    fn is_frozen(&self, name: &str) -> bool {
+        let starts = |prefix: &String| name.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.starts_with('.'));
+        self.frozen.iter().any(starts)
+    }
 }
 
 impl SimpleBackend for SeededVars {
@@ -39,6 +73,8 @@ impl SimpleBackend for SeededVars {
 
     fn get_unchecked(&self, name: &str, dtype: DType, _: &Device) -> Result<Tensor> {
         match lock(&self.vars)?.get(name) {
+            // Both share the variable's memory.
+            Some(var) if var.dtype() == dtype && self.is_frozen(name) => Ok(var.as_detached_tensor()),
             Some(var) if var.dtype() == dtype => Ok(var.as_tensor().clone()),
             Some(var) => candle_core::bail!("{name} has type {:?}, the model needs {dtype:?}", var.dtype()),
             None => candle_core::bail!("no variable {name}"),

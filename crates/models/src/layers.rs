@@ -1,7 +1,7 @@
 //! Layers: parameters with PyTorch's names and defaults around the ops of `taper-kernels`.
 
 use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Result, Tensor};
-use candle_nn::{Init, VarBuilder};
+use candle_nn::{Init, ModuleT, VarBuilder};
 use taper_kernels::{ConvGeometry, Epilogue};
 
 /// A convolution without bias: in this project each one stands before a batch norm, which has one.
@@ -63,7 +63,18 @@ impl Linear {
     /// # Errors
     /// Tensors of another shape in `vb`.
     pub fn new(num_inputs: usize, num_outputs: usize, vb: VarBuilder) -> Result<Self> {
-        let init = uniform_by_fan_in(num_inputs);
+        Self::with_init(num_inputs, num_outputs, uniform_by_fan_in(num_inputs), vb)
+    }
+
+    /// As [`Linear::new`] with zeros: all classes are equally likely at first.
+    ///
+    /// # Errors
+    /// Tensors of another shape in `vb`.
+    pub fn with_zeros(num_inputs: usize, num_outputs: usize, vb: VarBuilder) -> Result<Self> {
+        Self::with_init(num_inputs, num_outputs, Init::Const(0.0), vb)
+    }
+
+    fn with_init(num_inputs: usize, num_outputs: usize, init: Init, vb: VarBuilder) -> Result<Self> {
         Ok(Self {
             weight: vb.get_with_hints((num_outputs, num_inputs), "weight", init)?,
             bias: vb.get_with_hints(num_outputs, "bias", init)?,
@@ -79,6 +90,12 @@ impl Linear {
     }
 }
 
+impl ModuleT for Linear {
+    fn forward_t(&self, features: &Tensor, _: bool) -> Result<Tensor> {
+        self.forward(features)
+    }
+}
+
 /// `U(±1/√fan_in)`.
 fn uniform_by_fan_in(fan_in: usize) -> Init {
     let bound = 1.0 / (fan_in.max(1) as f64).sqrt();
@@ -88,6 +105,8 @@ fn uniform_by_fan_in(fan_in: usize) -> Init {
 /// Batch normalisation over all but the last dimension (Ioffe and Szegedy 2015), with what follows it in the same pass.
 ///
 /// As PyTorch's: momentum 0.1, epsilon 1e-5, biased variance for normalising, unbiased for the running statistics.
+/// Over parameters that are no variables (see [`seeded_frozen`](crate::seeded_frozen)) it is frozen: it normalises by its running statistics in training
+/// too, and leaves them as they are.
 #[derive(Clone, Debug)]
 pub struct BatchNorm {
     weight: Tensor,
@@ -127,12 +146,13 @@ impl BatchNorm {
         })
     }
 
-    /// `[.., c]` → `[.., c]`. In training the batch's own statistics normalise, and the running ones follow them.
+    /// `[.., c]` → `[.., c]`. In training the batch's own statistics normalise, and the running ones follow them, unless
+    /// the layer is frozen.
     ///
     /// # Errors
     /// An input of another shape or type; one value per channel in training.
     pub fn forward_t(&self, features: &Tensor, epilogue: Epilogue, train: bool) -> Result<Tensor> {
-        if !train {
+        if !train || self.is_frozen() {
             let (mean, variance) = (&self.running_mean, &self.running_var);
             return taper_kernels::batch_norm_eval(
                 features,
@@ -149,6 +169,10 @@ impl BatchNorm {
         batch.update_running(&self.running_mean, &self.running_var, Self::MOMENTUM)?;
         self.num_batches_tracked.inplace_op1(&Increment)?;
         Ok(normalised)
+    }
+
+    fn is_frozen(&self) -> bool {
+        !self.weight.is_variable() && !self.bias.is_variable()
     }
 }
 

@@ -4,8 +4,10 @@
 //! are those of the PyTorch modules, so a `state_dict` fits without a map.
 //! **Does not know** files, the network, data sets or the training loop.
 //!
-//! Read [`ModelConfig`] first (an architecture as data), then [`BaseNet`] and [`ResNet`] with its [`ResNetLayout`],
-//! then the layers [`Conv2d`], [`BatchNorm`] and [`Linear`], then [`seeded`], which makes a `VarBuilder` whose draws depend on a seed and the parameter's name alone.
+//! Read [`ModelConfig`] first (an architecture as data), then the [`Network`] it builds, [`BaseNet`] and [`ResNet`] with
+//! its [`ResNetLayout`], the layers [`Conv2d`], [`BatchNorm`] and [`Linear`], [`Freeze`] and [`LayerOrder`] (which of
+//! them are trained), then [`seeded`], which makes a `VarBuilder` whose draws depend on a seed and the parameter's name
+//! alone.
 //!
 //! ```
 //! use candle_core::{DType, Device, Tensor};
@@ -26,13 +28,17 @@
 mod basenet;
 mod config;
 mod error;
+mod freeze;
 mod init;
 mod layers;
+mod network;
 mod resnet;
 
 pub use basenet::{BaseNet, BaseNetConfig, ResidualBlock, Shortcut};
 pub use config::{ModelConfig, ModelCost};
 pub use error::ModelError;
-pub use init::seeded;
+pub use freeze::{Freeze, LayerOrder};
+pub use init::{seeded, seeded_frozen};
 pub use layers::{BatchNorm, Conv2d, Linear};
-pub use resnet::{BlockKind, LastNorm, ResNet, ResNetConfig, ResNetLayout, Stem};
+pub use network::Network;
+pub use resnet::{BlockKind, HeadInit, LastNorm, ResNet, ResNetConfig, ResNetLayout, Stem};

@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex};
 use candle_core::{DType, Device, Shape, Tensor, Var};
 use candle_nn::var_builder::SimpleBackend;
 use candle_nn::{Init, ModuleT, VarBuilder, VarMap};
-use taper_models::{BlockKind, LastNorm, ModelConfig, ModelCost, ResNet, ResNetConfig, ResNetLayout, Stem, seeded};
+use taper_models::{
+    BlockKind, HeadInit, LastNorm, ModelConfig, ModelCost, ResNet, ResNetConfig, ResNetLayout, Stem, seeded,
+};
 
 const NUM_CLASSES: usize = 5;
 /// As far as single precision follows PyTorch's f64 through a network, relative to the largest logit.
@@ -256,9 +258,10 @@ fn with_zero_scales_each_block_passes_on_its_input() {
 
 #[test]
 fn configurations_are_read_and_written() {
-    let json = r#"{"name":"resnet50","stem":"resnet-d","last_norm":"zero","input_size":192}"#;
+    let json = r#"{"name":"resnet50","stem":"resnet-d","last_norm":"zero","head_init":"zero","input_size":192}"#;
     let config: ModelConfig = serde_json::from_str(json).unwrap();
-    let inner = ResNetConfig { stem: Stem::ResNetD, last_norm: LastNorm::Zero, input_size: 192 };
+    let inner =
+        ResNetConfig { stem: Stem::ResNetD, last_norm: LastNorm::Zero, head_init: HeadInit::Zero, input_size: 192 };
     assert_eq!(config, ModelConfig::ResNet50(inner));
     assert_eq!(serde_json::to_string(&config).unwrap(), json);
     assert_eq!(config.input_size(), [192, 192]);

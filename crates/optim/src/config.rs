@@ -31,7 +31,11 @@ pub struct SgdConfig {
     pub weight_decay: f64,
     /// Whether biases and normalisation scales decay too.
     pub decay_norms_and_biases: bool,
-    /// Learning rates by parameter name.
+    /// Multiplies the learning rate of everything but the head.
+    pub backbone_lr_scale: f64,
+    /// Multiplies the learning rate once more with each layer further from the head; 1 for the same everywhere.
+    pub layer_decay: f64,
+    /// Learning rates by parameter name, instead of those by depth.
     pub groups: Vec<GroupRule>,
 }
 
@@ -43,6 +47,8 @@ impl Default for SgdConfig {
             nesterov: false,
             weight_decay: 1e-4,
             decay_norms_and_biases: false,
+            backbone_lr_scale: 1.0,
+            layer_decay: 1.0,
             groups: Vec::new(),
         }
     }
@@ -64,7 +70,11 @@ pub struct AdamWConfig {
     pub weight_decay: f64,
     /// Whether biases and normalisation scales decay too.
     pub decay_norms_and_biases: bool,
-    /// Learning rates by parameter name.
+    /// Multiplies the learning rate of everything but the head.
+    pub backbone_lr_scale: f64,
+    /// Multiplies the learning rate once more with each layer further from the head; 1 for the same everywhere.
+    pub layer_decay: f64,
+    /// Learning rates by parameter name, instead of those by depth.
     pub groups: Vec<GroupRule>,
 }
 
@@ -77,6 +87,8 @@ impl Default for AdamWConfig {
             eps: 1e-8,
             weight_decay: 1e-2,
             decay_norms_and_biases: false,
+            backbone_lr_scale: 1.0,
+            layer_decay: 1.0,
             groups: Vec::new(),
         }
     }
@@ -104,6 +116,22 @@ impl OptimizerConfig {
         }
     }
 
+    /// What the learning rate of everything but the head is multiplied with.
+    pub fn backbone_lr_scale(&self) -> f64 {
+        match self {
+            Self::Sgd(config) => config.backbone_lr_scale,
+            Self::AdamW(config) => config.backbone_lr_scale,
+        }
+    }
+
+    /// What the learning rate is multiplied with once more for each layer further from the head.
+    pub fn layer_decay(&self) -> f64 {
+        match self {
+            Self::Sgd(config) => config.layer_decay,
+            Self::AdamW(config) => config.layer_decay,
+        }
+    }
+
     /// Learning rates by parameter name.
     pub fn groups(&self) -> &[GroupRule] {
         match self {
@@ -128,6 +156,8 @@ impl OptimizerConfig {
     pub fn validate(&self) -> Result<(), OptimError> {
         positive("optim.lr", self.lr())?;
         non_negative("optim.weight_decay", self.weight_decay().0)?;
+        positive("optim.backbone_lr_scale", self.backbone_lr_scale())?;
+        positive("optim.layer_decay", self.layer_decay())?;
         match self {
             Self::Sgd(config) => {
                 fraction("optim.momentum", config.momentum)?;

@@ -26,14 +26,18 @@ pub struct Parameter {
 pub struct GroupRule {
     /// Whole leading parts of the name: `head` matches `head.fc1.weight`, not `header.weight`.
     pub prefix: String,
-    /// Multiplies the learning rate; 0 freezes the group.
+    /// Multiplies the learning rate; 0 leaves the parameters as they are, though not the running statistics beside them.
     pub lr_scale: f64,
 }
 
 impl GroupRule {
     fn matches(&self, name: &str) -> bool {
-        name.strip_prefix(&self.prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        is_below(&self.prefix, name)
     }
+}
+
+fn is_below(prefix: &str, name: &str) -> bool {
+    name.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 /// How parameters are grouped: decay by role, learning rate by name.
@@ -45,18 +49,71 @@ pub struct GroupRules {
     pub norm_decay: f64,
     /// Rates by name; the longest prefix that matches holds.
     pub groups: Vec<GroupRule>,
+    /// Rates by depth, which hold where none of `groups` does.
+    pub depths: Vec<GroupRule>,
+    /// Prefixes of the parameters that are not trained, whatever their rate.
+    pub frozen: Vec<String>,
 }
 
 impl GroupRules {
     /// The decay and the rates that `config` asks for.
     pub fn new(config: &OptimizerConfig) -> Self {
         let (weight_decay, norm_decay) = config.weight_decay();
-        Self { weight_decay, norm_decay, groups: config.groups().to_vec() }
+        Self { weight_decay, norm_decay, groups: config.groups().to_vec(), ..Self::default() }
+    }
+
+    /// As [`GroupRules::new`], with rates by depth. `layers` holds the prefixes of each layer from the image to the
+    /// logits, the last one the head's, whose rate is the schedule's.
+    ///
+    /// The rate of a layer is that of the one behind it times `layer_decay` (Clark et al. 2020, §3.2; timm's
+    /// `layer_decay`), and `backbone_lr_scale` multiplies those of all layers but the head.
+    ///
+    /// ```
+    /// use taper_optim::{GroupRules, OptimizerConfig, SgdConfig};
+    /// let config = SgdConfig { layer_decay: 0.5, backbone_lr_scale: 0.1, ..SgdConfig::default() };
+    /// let layers = ["stem", "block", "head"].map(|prefix| vec![prefix.to_owned()]);
+    /// let rules = GroupRules::by_depth(&OptimizerConfig::Sgd(config), &layers);
+    /// assert_eq!([0, 1, 2].map(|at| rules.depths[at].lr_scale), [0.025, 0.05, 1.0]);
+    /// ```
+    pub fn by_depth(config: &OptimizerConfig, layers: &[Vec<String>]) -> Self {
+        let rule = |(depth, prefixes): (usize, &Vec<String>)| -> Vec<GroupRule> {
+            let behind = layers.len() - 1 - depth;
+            let of_backbone = if behind == 0 { 1.0 } else { config.backbone_lr_scale() };
+            let lr_scale = of_backbone * config.layer_decay().powf(behind as f64);
+            prefixes.iter().map(|prefix| GroupRule { prefix: prefix.clone(), lr_scale }).collect()
+        };
+        Self { depths: layers.iter().enumerate().flat_map(rule).collect(), ..Self::new(config) }
     }
 
     fn lr_scale(&self, name: &str) -> f64 {
-        let matching = self.groups.iter().filter(|rule| rule.matches(name));
-        matching.max_by_key(|rule| rule.prefix.len()).map_or(1.0, |rule| rule.lr_scale)
+        if self.is_frozen(name) {
+            return 0.0;
+        }
+        let longest = |rules: &[GroupRule]| {
+            let matching = rules.iter().filter(|rule| rule.matches(name));
+            matching.max_by_key(|rule| rule.prefix.len()).map(|rule| rule.lr_scale)
+        };
+        longest(&self.groups).or_else(|| longest(&self.depths)).unwrap_or(1.0)
+    }
+
+    fn is_frozen(&self, name: &str) -> bool {
+        self.frozen.iter().any(|prefix| is_below(prefix, name))
+    }
+
+    /// Finds a group that no trained parameter belongs to.
+    fn check(&self, named: &[(String, Var)]) -> Result<(), OptimError> {
+        for rule in &self.groups {
+            non_negative("optim.groups.lr_scale", rule.lr_scale)?;
+            let mut matching = named.iter().map(|(name, _)| name).filter(|name| rule.matches(name)).peekable();
+            if matching.peek().is_none() {
+                return Err(OptimError::NoSuchGroup { prefix: rule.prefix.clone(), known: first_parts(named) });
+            }
+            if matching.all(|name| self.is_frozen(name)) {
+                let reason = "all parameters of this group are frozen; leave it out, or freeze less";
+                return Err(OptimError::config("optim.groups", &rule.prefix, reason));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -82,12 +139,7 @@ impl ParameterSet {
         };
         named.retain(|(name, var)| role(name, var.rank()) != Role::Buffer);
         named.sort_by(|a, b| a.0.cmp(&b.0));
-        for rule in &rules.groups {
-            non_negative("optim.groups.lr_scale", rule.lr_scale)?;
-            if !named.iter().any(|(name, _)| rule.matches(name)) {
-                return Err(OptimError::NoSuchGroup { prefix: rule.prefix.clone(), known: first_parts(&named) });
-            }
-        }
+        rules.check(&named)?;
         let parameters: Vec<_> = named
             .into_iter()
             .map(|(name, var)| Parameter {

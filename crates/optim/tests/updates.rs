@@ -70,6 +70,46 @@ fn groups_scale_and_freeze_by_whole_parts_of_names() {
 }
 
 #[test]
+fn rates_by_depth_are_timms_and_groups_beat_them() {
+    let layers = [vec!["bn".to_owned()], vec!["middle".to_owned()], vec!["head".to_owned()]];
+    let config = |groups| {
+        OptimizerConfig::Sgd(SgdConfig { layer_decay: 0.5, backbone_lr_scale: 0.1, groups, ..SgdConfig::default() })
+    };
+    let scales = |rules: &GroupRules| -> Vec<f64> {
+        ParameterSet::new(&net(), rules).unwrap().iter().map(|parameter| parameter.lr_scale).collect()
+    };
+    assert_eq!(scales(&GroupRules::by_depth(&config(vec![]), &layers)), [0.25 * 0.1, 1.0, 1.0]);
+    let bn = GroupRule { prefix: "bn".to_owned(), lr_scale: 3.0 };
+    assert_eq!(scales(&GroupRules::by_depth(&config(vec![bn]), &layers)), [3.0, 1.0, 1.0]);
+
+    // timm's param_groups_layer_decay(resnet18, layer_decay=0.5): 0.5^9 for the stem, 0.5 for the last block.
+    let blocks = (1..=4).flat_map(|layer| [0, 1].map(|block| vec![format!("layer{layer}.{block}")]));
+    let stem = vec!["conv1".to_owned(), "bn1".to_owned()];
+    let resnet: Vec<Vec<String>> = [stem].into_iter().chain(blocks).chain([vec!["fc".to_owned()]]).collect();
+    let decay = OptimizerConfig::AdamW(AdamWConfig { layer_decay: 0.5, ..AdamWConfig::default() });
+    let rules = GroupRules::by_depth(&decay, &resnet).depths;
+    let rate = |prefix: &str| rules.iter().find(|rule| rule.prefix == prefix).unwrap().lr_scale;
+    assert_eq!(
+        ["conv1", "bn1", "layer1.0", "layer4.1", "fc"].map(rate),
+        [0.001953125, 0.001953125, 0.00390625, 0.5, 1.0]
+    );
+}
+
+#[test]
+fn frozen_parameters_are_left_out() {
+    let frozen = |groups| GroupRules { groups, frozen: vec!["bn".to_owned()], ..GroupRules::default() };
+    let set = ParameterSet::new(&net(), &frozen(vec![])).unwrap();
+    assert_eq!(
+        set.iter().map(|parameter| parameter.name.as_str()).collect::<Vec<_>>(),
+        ["head.fc.bias", "head.fc.weight"]
+    );
+    let group = |prefix: &str| GroupRule { prefix: prefix.to_owned(), lr_scale: 2.0 };
+    let error = ParameterSet::new(&net(), &frozen(vec![group("bn")])).unwrap_err().to_string();
+    assert!(error.contains("optim.groups = bn") && error.contains("frozen"), "{error}");
+    assert!(ParameterSet::new(&net(), &frozen(vec![group("head")])).is_ok());
+}
+
+#[test]
 fn accumulated_mean_equals_one_large_batch() {
     let set = ParameterSet::new(&net(), &GroupRules::default()).unwrap();
     let mut sum = gradients(&set);
@@ -151,6 +191,11 @@ fn impossible_settings_are_named() {
         (OptimizerConfig::Sgd(SgdConfig { momentum: 0.0, nesterov: true, ..SgdConfig::default() }), "optim.nesterov"),
         (OptimizerConfig::Sgd(SgdConfig { weight_decay: f64::NAN, ..SgdConfig::default() }), "optim.weight_decay"),
         (OptimizerConfig::AdamW(AdamWConfig { beta2: 1.5, ..AdamWConfig::default() }), "optim.beta2"),
+        (OptimizerConfig::Sgd(SgdConfig { layer_decay: 0.0, ..SgdConfig::default() }), "optim.layer_decay"),
+        (
+            OptimizerConfig::AdamW(AdamWConfig { backbone_lr_scale: -1.0, ..AdamWConfig::default() }),
+            "optim.backbone_lr_scale",
+        ),
         (OptimizerConfig::AdamW(AdamWConfig { eps: 0.0, ..AdamWConfig::default() }), "optim.eps"),
     ];
     for (config, key) in cases {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::TrainError;
+use crate::{ClassWeights, TrainError};
 
 /// The loop's settings.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +17,8 @@ pub struct FitConfig {
     pub seed: u64,
     /// Share of the target that is spread over all classes, 0..1.
     pub label_smoothing: f64,
+    /// How much an image of each class counts in the training loss; evaluation counts them all the same.
+    pub class_weights: ClassWeights,
     /// Bound on the global norm of the gradients.
     pub clip_norm: Option<f64>,
     /// Ends the run after that many epochs without a better val top-1.
@@ -66,7 +68,7 @@ impl FitConfig {
         ];
         match checks.into_iter().find(|(_, _, holds, _)| !holds) {
             Some((key, value, _, reason)) => Err(TrainError::Config { key, value, reason }),
-            None => Ok(()),
+            None => self.class_weights.validate(),
         }
     }
 }

@@ -52,6 +52,32 @@ pub enum TrainError {
         /// What fits and what does not.
         report: LoadReport,
     },
+    /// Class weights for another number of classes.
+    #[error(
+        "train.class_weights: {num_weights} weights for {num_classes} classes; give one for each, in the order of the classes"
+    )]
+    ClassWeights {
+        /// Weights there are.
+        num_weights: usize,
+        /// Classes there are.
+        num_classes: usize,
+    },
+    /// A class without training images.
+    #[error(
+        "class {class_index} has no training images, so train.class_weights cannot be balanced; add some, or list the weights"
+    )]
+    EmptyClass {
+        /// Index of the class.
+        class_index: usize,
+    },
+    /// Features cannot be computed once where images change from epoch to epoch.
+    #[error(
+        "features cannot be cached: {transform} changes each image anew in each epoch; leave it out, or do not cache"
+    )]
+    RandomFeatures {
+        /// The transform.
+        transform: String,
+    },
     /// A file is not what it should be.
     #[error("{path}: {reason}")]
     Malformed {

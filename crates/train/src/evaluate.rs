@@ -1,10 +1,10 @@
 //! One pass without learning.
 
 use candle_nn::ModuleT;
-use taper_data::{BadSample, Loader, Order};
+use taper_data::{BadSample, Order};
 use taper_metrics::{Confusion, Tally, softmax};
 
-use crate::{ImageInput, TrainError};
+use crate::{Source, TrainError};
 
 /// What an evaluation found. Every image of the loader is either in `tally` or in `bad`.
 #[derive(Clone, Debug)]
@@ -28,26 +28,24 @@ pub struct EvaluatedImage<'a> {
     pub logits: &'a [f32],
 }
 
-/// Runs the model in evaluation mode over all images of `loader`, in order, and shows each one to `visit`.
+/// Runs the model in evaluation mode over all batches of `source`, in order, and shows each image to `visit`.
 ///
 /// # Errors
-/// An image that cannot be read where the loader is told to fail on it; images that the model does not take.
+/// An image that cannot be read where its loader is told to fail on it; inputs that the model does not take.
 pub fn evaluate(
     model: &dyn ModuleT,
-    loader: &Loader,
-    input: &ImageInput,
+    source: &dyn Source,
     mut visit: impl FnMut(EvaluatedImage<'_>),
 ) -> Result<Evaluation, TrainError> {
-    let num_classes = loader.dataset.classes().len();
-    let mut found = Evaluation { tally: Tally::default(), confusion: Confusion::new(num_classes), bad: Vec::new() };
-    for batch in loader.epoch(Order::Sequential) {
+    let confusion = Confusion::new(source.num_classes());
+    let mut found = Evaluation { tally: Tally::default(), confusion, bad: Vec::new() };
+    for batch in source.epoch_from(Order::Sequential, 0) {
         let batch = batch?;
         found.bad.extend_from_slice(&batch.bad);
-        if batch.is_empty() {
+        if batch.labels.is_empty() {
             continue;
         }
-        let images = input.images(&batch)?;
-        let logits = taper_kernels::without_history(|| model.forward_t(&images, false))?.to_vec2::<f32>()?;
+        let logits = taper_kernels::without_history(|| model.forward_t(&batch.inputs, false))?.to_vec2::<f32>()?;
         for ((logits, label), index) in logits.iter().zip(&batch.labels).zip(&batch.indices) {
             found.tally.add(logits, *label as usize, nats(logits, *label as usize));
             found.confusion.add(*label as usize, taper_metrics::argmax(logits));

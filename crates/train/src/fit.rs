@@ -6,27 +6,26 @@ use std::time::Instant;
 
 use candle_core::Tensor;
 use candle_nn::{ModuleT, VarMap};
-use taper_data::{Batch, Loader, Order};
+use taper_data::Order;
 use taper_metrics::{EpochRecord, RecordSink, StepRecord, Tally, Throughput};
 use taper_optim::{Ema, Gradients, Optimizer, Schedule};
 
 use crate::progress::Standing;
+use crate::source::Batches;
 use crate::step::forward_backward;
 use crate::weights::all_tensors;
-use crate::{Checkpoint, Evaluation, FitConfig, ImageInput, Progress, TrainError, evaluate, write_weights};
+use crate::{Checkpoint, Evaluation, FitConfig, Progress, Source, TrainError, evaluate, write_weights};
 
 /// A run: a model, its data, its optimizer and where it stands. [`Fit::run`] trains it.
 pub struct Fit<'a> {
-    /// Images `[n, h, w, 3]` in, logits `[n, classes]` out.
+    /// What `train` and `val` yield in, logits `[n, classes]` out: a whole network for images, its head for features.
     pub model: &'a dyn ModuleT,
-    /// The model's variables, running statistics included.
+    /// All variables of the network, running statistics and frozen ones included: what is saved.
     pub vars: &'a VarMap,
     /// Training batches.
-    pub train: &'a Loader,
+    pub train: &'a dyn Source,
     /// Validation batches.
-    pub val: &'a Loader,
-    /// How bytes become the model's input.
-    pub input: ImageInput,
+    pub val: &'a dyn Source,
     /// Moves the parameters.
     pub optimizer: Optimizer,
     /// Learning rate by step.
@@ -89,11 +88,11 @@ impl Fit<'_> {
     ///
     /// # Errors
     /// [`TrainError::NoFullBatch`] if there is not one.
-    pub fn steps_per_epoch(train: &Loader, config: &FitConfig) -> Result<u64, TrainError> {
+    pub fn steps_per_epoch(train: &dyn Source, config: &FitConfig) -> Result<u64, TrainError> {
         match train.num_batches() / config.accumulate.max(1) {
             0 => Err(TrainError::NoFullBatch {
-                num_images: train.indices.len(),
-                step_images: train.batch_size * config.accumulate,
+                num_images: train.num_images(),
+                step_images: train.batch_size() * config.accumulate,
             }),
             steps => Ok(steps as u64),
         }
@@ -103,7 +102,7 @@ impl Fit<'_> {
     ///
     /// # Errors
     /// As [`Fit::steps_per_epoch`].
-    pub fn num_steps(train: &Loader, config: &FitConfig) -> Result<u64, TrainError> {
+    pub fn num_steps(train: &dyn Source, config: &FitConfig) -> Result<u64, TrainError> {
         let by_epochs = Self::steps_per_epoch(train, config)? * config.epochs as u64;
         Ok(config.max_steps.map_or(by_epochs, |max_steps| max_steps.min(by_epochs)))
     }
@@ -163,20 +162,20 @@ impl Fit<'_> {
     pub fn probe(&mut self) -> Result<usize, TrainError> {
         Self::steps_per_epoch(self.train, self.config)?;
         let order = Order::Shuffled { seed: self.config.seed, epoch: 0 };
-        let group: Result<Vec<Batch>, _> = self.train.epoch(order).take(self.config.accumulate).collect();
-        Ok(self.step(&group?)?.tally.num_images as usize)
+        let train = self.train;
+        Ok(self.step(&mut train.epoch_from(order, 0))?.tally.num_images as usize)
     }
 
     fn train_epoch(&mut self, num_steps: u64, clock: &mut Clock) -> Result<EpochEnd, TrainError> {
         let order = Order::Shuffled { seed: self.config.seed, epoch: self.progress.epoch as u64 };
         let steps_per_epoch = Self::steps_per_epoch(self.train, self.config)?;
         let epoch_end = num_steps.min((self.progress.epoch as u64 + 1) * steps_per_epoch);
-        let mut batches = self.train.epoch_from(order, self.progress.batch_in_epoch);
+        let train = self.train;
+        let mut batches = train.epoch_from(order, self.progress.batch_in_epoch);
         while self.progress.step < epoch_end {
             let started = Instant::now();
-            let group: Result<Vec<Batch>, _> = batches.by_ref().take(self.config.accumulate).collect();
             tracing::trace!(step = self.progress.step, "step begins");
-            let step = self.step(&group?)?;
+            let step = self.step(&mut batches)?;
             self.note_step(&step, started);
             if self.progress.step.is_multiple_of(self.config.log_every_steps) {
                 self.log_step(&step, clock)?;
@@ -195,13 +194,14 @@ impl Fit<'_> {
         Ok(EpochEnd::Trained)
     }
 
-    /// Forward, loss, backward, clip, step.
-    fn step(&mut self, group: &[Batch]) -> Result<StepSums, TrainError> {
+    /// Forward, loss, backward, clip, step, on the next batches.
+    fn step(&mut self, batches: &mut Batches<'_>) -> Result<StepSums, TrainError> {
         let lr = self.schedule.lr(self.progress.step);
-        let mut tally = Tally::default();
+        let (mut tally, mut num_batches) = (Tally::default(), 0);
         let mut sum: Option<Gradients> = None;
-        for batch in group {
-            let pass = forward_backward(self.model, &self.input, batch, self.config.label_smoothing)?;
+        for batch in batches.take(self.config.accumulate) {
+            let pass = forward_backward(self.model, batch?, self.config)?;
+            num_batches += 1;
             self.check_finite("loss", pass.tally.loss(), lr)?;
             tally.merge(&pass.tally);
             let gradients = Gradients::take(self.optimizer.parameters(), &pass.gradients)?;
@@ -213,8 +213,8 @@ impl Fit<'_> {
         let Some(mut gradients) = sum else {
             return Err(candle_core::Error::Msg("a step without batches".into()).into());
         };
-        if group.len() > 1 {
-            gradients.scale(1.0 / group.len() as f64)?;
+        if num_batches > 1 {
+            gradients.scale(1.0 / num_batches as f64)?;
         }
         let grad_norm = gradients.global_norm()?;
         self.check_finite("gradient norm", grad_norm, lr)?;
@@ -225,7 +225,7 @@ impl Fit<'_> {
         if let Some(ema) = &mut self.ema {
             ema.update(self.optimizer.parameters())?;
         }
-        Ok(StepSums { tally, lr, grad_norm, num_batches: group.len() })
+        Ok(StepSums { tally, lr, grad_norm, num_batches })
     }
 
     fn check_finite(&self, what: &'static str, value: f64, lr: f64) -> Result<(), TrainError> {
@@ -269,7 +269,7 @@ impl Fit<'_> {
     /// Evaluation, record, best weights, checkpoint.
     fn finish_epoch(&mut self, num_steps: u64, clock: &mut Clock) -> Result<(), TrainError> {
         self.swap_ema()?;
-        let evaluation = evaluate(self.model, self.val, &self.input, |_| ())?;
+        let evaluation = evaluate(self.model, self.val, |_| ())?;
         if self.progress.note_evaluation(evaluation.tally.top1()) == Standing::Best {
             self.folder.write("model.safetensors", self.vars)?;
         }

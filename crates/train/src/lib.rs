@@ -4,8 +4,8 @@
 //! **Does not know** architectures, where weights come from, reports or the terminal: it writes records to a
 //! [`taper_metrics::RecordSink`] and prints nothing.
 //!
-//! Read [`Fit`] first (everything a run needs, and [`Fit::run`]), then [`FitConfig`], [`evaluate()`], [`Checkpoint`] and
-//! [`Weights`].
+//! Read [`Fit`] first (everything a run needs, and [`Fit::run`]), then [`Source`] with [`Images`] and [`Features`] (what
+//! it goes through), [`FitConfig`], [`evaluate()`], [`Checkpoint`] and [`Weights`].
 //!
 //! ```
 //! use candle_core::{Device, Tensor};
@@ -28,8 +28,11 @@ mod checkpoint;
 mod config;
 mod error;
 mod evaluate;
+mod features;
 mod fit;
+mod loss;
 mod progress;
+mod source;
 mod step;
 mod store;
 mod weights;
@@ -38,8 +41,11 @@ pub use checkpoint::Checkpoint;
 pub use config::{CheckpointConfig, FitConfig};
 pub use error::TrainError;
 pub use evaluate::{EvaluatedImage, Evaluation, evaluate};
+pub use features::Features;
 pub use fit::{Fit, Outcome, RunFolder};
+pub use loss::ClassWeights;
 pub use progress::{Best, Progress, Standing};
+pub use source::{Batches, Images, InputBatch, Source};
 pub use step::ImageInput;
 pub use store::{sha256_of_file, write_atomically};
 pub use weights::{LoadReport, Weights, write_weights};

@@ -6,7 +6,8 @@ use candle_nn::ModuleT;
 use taper_data::{Batch, ChannelStats, normalise};
 use taper_metrics::Tally;
 
-use crate::TrainError;
+use crate::loss::cross_entropy;
+use crate::{FitConfig, InputBatch, TrainError};
 
 /// How a batch of bytes becomes the model's input.
 #[derive(Clone, Debug)]
@@ -26,10 +27,6 @@ impl ImageInput {
         let shape = (batch.len(), batch.height, batch.width, 3);
         Ok(Tensor::from_vec(normalise(batch, &self.stats), shape, &self.device)?)
     }
-
-    fn labels(&self, batch: &Batch) -> Result<Tensor, TrainError> {
-        Ok(Tensor::new(batch.labels.as_slice(), &self.device)?)
-    }
 }
 
 /// What one batch gave: gradients, and how well it was classified before the step.
@@ -39,20 +36,16 @@ pub(crate) struct Pass {
 }
 
 /// Forward, loss, backward.
-pub(crate) fn forward_backward(
-    model: &dyn ModuleT,
-    input: &ImageInput,
-    batch: &Batch,
-    label_smoothing: f64,
-) -> Result<Pass, TrainError> {
-    let logits = model.forward_t(&input.images(batch)?, true)?;
-    let loss = taper_kernels::cross_entropy(&logits, &input.labels(batch)?, label_smoothing)?;
+pub(crate) fn forward_backward(model: &dyn ModuleT, batch: InputBatch, config: &FitConfig) -> Result<Pass, TrainError> {
+    let InputBatch { inputs, labels, .. } = batch;
+    let logits = model.forward_t(&inputs, true)?;
+    let loss = cross_entropy(&logits, &labels, config.label_smoothing, &config.class_weights)?;
     let mean = f64::from(loss.to_scalar::<f32>()?);
     let mut tally = Tally::default();
-    for (row, label) in logits.to_vec2::<f32>()?.iter().zip(&batch.labels) {
+    for (row, label) in logits.to_vec2::<f32>()?.iter().zip(&labels) {
         tally.add(row, *label as usize, mean);
     }
-    // Logits that live on would keep every activation until the backward pass is over.
-    drop(logits);
+    // Tensors that live on would keep every activation until the backward pass is over.
+    drop((logits, inputs));
     Ok(Pass { gradients: taper_kernels::backward(loss)?, tally })
 }

@@ -12,7 +12,8 @@ use taper_data::{ArrayDataset, ChannelStats, Compose, LastBatch, Loader, OnBad};
 use taper_metrics::{EpochRecord, RecordSink, SinkError, StepRecord};
 use taper_optim::{Ema, GroupRules, Optimizer, OptimizerConfig, ParameterSet, Schedule, ScheduleConfig, SgdConfig};
 use taper_train::{
-    Checkpoint, CheckpointConfig, Fit, FitConfig, ImageInput, Outcome, Progress, RunFolder, TrainError, Weights,
+    Checkpoint, CheckpointConfig, ClassWeights, Fit, FitConfig, ImageInput, Images, Outcome, Progress, RunFolder,
+    TrainError, Weights,
 };
 
 /// One linear layer on the pixels.
@@ -28,6 +29,11 @@ fn softmax(vars: &VarMap) -> Softmax {
     let vb = VarBuilder::from_varmap(vars, DType::F32, &Device::Cpu);
     let zeros = |shape: &[usize], name| vb.get_with_hints(shape, name, candle_nn::init::ZERO).unwrap();
     Softmax(Linear::new(zeros(&[2, 12], "weight"), Some(zeros(&[2], "bias"))))
+}
+
+fn images(batch_size: usize) -> Images {
+    let stats = ChannelStats { mean: [0.5; 3], std: [0.25; 3] };
+    Images { loader: loader(batch_size), input: ImageInput { stats, device: Device::Cpu } }
 }
 
 /// Forty 2×2 images: class 0 dark, class 1 bright.
@@ -56,6 +62,7 @@ fn settings() -> FitConfig {
         accumulate: 1,
         seed: 0,
         label_smoothing: 0.1,
+        class_weights: ClassWeights::Equal,
         clip_norm: Some(1.0),
         patience: None,
         log_every_steps: 2,
@@ -104,10 +111,10 @@ struct Ran {
 fn train(folder: &Path, config: &FitConfig, batch_size: usize, lr: f64, stop_at: u64) -> Ran {
     let vars = VarMap::new();
     let model = softmax(&vars);
-    let loader = loader(batch_size);
+    let images = images(batch_size);
     let sgd = OptimizerConfig::Sgd(SgdConfig { lr, ..SgdConfig::default() });
     let parameters = ParameterSet::new(&vars, &GroupRules::new(&sgd)).unwrap();
-    let num_steps = Fit::num_steps(&loader, config).unwrap();
+    let num_steps = Fit::num_steps(&images, config).unwrap();
     let mut kept = Kept::default();
     let folder = RunFolder { path: folder.to_owned(), metadata: Default::default() };
     let asked = Cell::new(0);
@@ -118,9 +125,8 @@ fn train(folder: &Path, config: &FitConfig, batch_size: usize, lr: f64, stop_at:
     let mut fit = Fit {
         model: &model,
         vars: &vars,
-        train: &loader,
-        val: &loader,
-        input: ImageInput { stats: ChannelStats { mean: [0.5; 3], std: [0.25; 3] }, device: Device::Cpu },
+        train: &images,
+        val: &images,
         ema: Some(Ema::new(0.9, &parameters).unwrap()),
         optimizer: Optimizer::new(&sgd, parameters).unwrap(),
         schedule: Schedule::new(ScheduleConfig::by_name("cosine").unwrap(), lr, num_steps, 5).unwrap(),
@@ -203,6 +209,6 @@ fn divergence_stops_before_the_weights_are_spoiled() {
 
 #[test]
 fn a_batch_larger_than_the_data_is_named() {
-    let error = Fit::num_steps(&loader(64), &settings()).unwrap_err().to_string();
+    let error = Fit::num_steps(&images(64), &settings()).unwrap_err().to_string();
     assert!(error.contains("40 training images") && error.contains("train.batch_size"), "{error}");
 }

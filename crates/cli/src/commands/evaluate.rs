@@ -52,7 +52,7 @@ pub(crate) fn run(args: &EvaluateArgs) -> Result<Ended> {
     let loader = eval_loader(data.dataset.clone(), indices.into(), transform, threads);
     let mut rows = Vec::with_capacity(indices.len());
     let started = Instant::now();
-    let evaluation = evaluate(&*trained.model, &loader, &trained.input(&device), |image| {
+    let evaluation = evaluate(&trained.model, &trained.images(loader, &device), |image| {
         rows.push(row(&image, &data, &trained.card.classes));
     })?;
     let mut throughput = Throughput::default();

@@ -3,6 +3,7 @@
 pub(crate) mod evaluate;
 pub(crate) mod export;
 pub(crate) mod fetch;
+pub(crate) mod finetune;
 pub(crate) mod inspect;
 pub(crate) mod predict;
 pub(crate) mod train;

@@ -59,7 +59,7 @@ pub(crate) fn run(args: &PredictArgs) -> Result<Ended> {
     let transform = trained.card.preprocessing.eval_transform();
     let loader = eval_loader(files.clone(), indices.into(), transform, threads(args.batch_size, args.workers)?);
     let mut rows: Vec<(usize, PredictionRow)> = Vec::with_capacity(files.len());
-    let evaluation = evaluate(&*trained.model, &loader, &trained.input(&device), |image| {
+    let evaluation = evaluate(&trained.model, &trained.images(loader, &device), |image| {
         let mut row =
             PredictionRow::answer(files.name(image.index), None, best_classes(image.logits, topk, &files.classes));
         if args.logits {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ModelError;
+use crate::{LayerOrder, ModelError};
 
 pub(super) const NUM_STAGES: usize = 4;
 
@@ -67,6 +67,12 @@ impl ResNetLayout {
         Ok(())
     }
 
+    /// Stem, blocks and head by their names.
+    pub(crate) fn layers(&self) -> LayerOrder {
+        let blocks = |(stage, depth)| (0..depth).map(move |index| format!("layer{}.{index}", stage + 1));
+        LayerOrder::new(&["conv1", "bn1"], self.depths.into_iter().enumerate().flat_map(blocks), "fc")
+    }
+
     /// The blocks in order, stage by stage.
     pub(super) fn stages(&self) -> [Vec<BlockPlace>; NUM_STAGES] {
         let mut c_in = self.width;
@@ -107,6 +113,8 @@ pub struct ResNetConfig {
     pub stem: Stem,
     /// What each block's last batch norm starts from.
     pub last_norm: LastNorm,
+    /// What the head starts from.
+    pub head_init: HeadInit,
     /// Side of the square images that are prepared for the network, pixels. It runs on any other size as well.
     pub input_size: usize,
 }
@@ -147,9 +155,19 @@ pub enum LastNorm {
     Zero,
 }
 
+/// What the weights and biases of the head start from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HeadInit {
+    /// `U(±1/√in)`, PyTorch's default.
+    Uniform,
+    /// 0: all classes are equally likely at first, and the features decide from the first step on.
+    Zero,
+}
+
 impl Default for ResNetConfig {
     fn default() -> Self {
-        Self { stem: Stem::ImageNet, last_norm: LastNorm::One, input_size: 224 }
+        Self { stem: Stem::ImageNet, last_norm: LastNorm::One, head_init: HeadInit::Uniform, input_size: 224 }
     }
 }
 

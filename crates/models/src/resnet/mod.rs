@@ -8,10 +8,10 @@ mod stem;
 use candle_core::{Result, Tensor};
 use candle_nn::{ModuleT, VarBuilder};
 
-use crate::{Linear, ModelError};
+use crate::{Linear, ModelError, Network};
 use block::Block;
 use config::BlockPlace;
-pub use config::{BlockKind, LastNorm, ResNetConfig, ResNetLayout, Stem};
+pub use config::{BlockKind, HeadInit, LastNorm, ResNetConfig, ResNetLayout, Stem};
 pub(crate) use cost::resnet_cost;
 use stem::StemLayers;
 
@@ -38,12 +38,18 @@ use stem::StemLayers;
 /// ```
 #[derive(Clone, Debug)]
 pub struct ResNet {
+    backbone: Backbone,
+    fc: Linear,
+}
+
+/// Everything before the head.
+#[derive(Clone, Debug)]
+struct Backbone {
     stem: StemLayers,
     layer1: Stage,
     layer2: Stage,
     layer3: Stage,
     layer4: Stage,
-    fc: Linear,
 }
 
 impl ResNet {
@@ -59,14 +65,13 @@ impl ResNet {
     ) -> std::result::Result<Self, ModelError> {
         layout.validate()?;
         config.validate()?;
-        let [places1, places2, places3, places4] = layout.stages();
+        let new_head = match config.head_init {
+            HeadInit::Uniform => Linear::new,
+            HeadInit::Zero => Linear::with_zeros,
+        };
         Ok(Self {
-            stem: StemLayers::new(config.stem, layout.width, &vb)?,
-            layer1: Stage::new(config, &places1, vb.pp("layer1"))?,
-            layer2: Stage::new(config, &places2, vb.pp("layer2"))?,
-            layer3: Stage::new(config, &places3, vb.pp("layer3"))?,
-            layer4: Stage::new(config, &places4, vb.pp("layer4"))?,
-            fc: Linear::new(layout.num_features(), num_classes, vb.pp("fc"))?,
+            backbone: Backbone::new(layout, config, &vb)?,
+            fc: new_head(layout.num_features(), num_classes, vb.pp("fc"))?,
         })
     }
 
@@ -136,11 +141,7 @@ impl ResNet {
     /// # Errors
     /// Images of another type or number of channels; a batch that leaves batch norm one value in training.
     pub fn feature_map(&self, images: &Tensor, train: bool) -> Result<Tensor> {
-        let features = self.stem.forward_t(images, train)?; // [n, h/4, w/4, width]
-        let features = self.layer1.forward_t(&features, train)?; // [n, h/4, w/4, width·expansion]
-        let features = self.layer2.forward_t(&features, train)?; // [n, h/8, w/8, 2·width·expansion]
-        let features = self.layer3.forward_t(&features, train)?; // [n, h/16, w/16, 4·width·expansion]
-        self.layer4.forward_t(&features, train) // [n, h/32, w/32, 8·width·expansion]
+        self.backbone.feature_map(images, train)
     }
 
     /// The backbone: `[n, h, w, 3]` → the mean of each channel of [`ResNet::feature_map`], `[n, c]`.
@@ -148,7 +149,7 @@ impl ResNet {
     /// # Errors
     /// Those of [`ResNet::feature_map`].
     pub fn features(&self, images: &Tensor, train: bool) -> Result<Tensor> {
-        taper_kernels::global_avg_pool(&self.feature_map(images, train)?)
+        self.backbone.forward_t(images, train)
     }
 
     /// The head: `[n, c]` → logits `[n, num_classes]`.
@@ -163,6 +164,39 @@ impl ResNet {
 impl ModuleT for ResNet {
     fn forward_t(&self, images: &Tensor, train: bool) -> Result<Tensor> {
         self.classify(&self.features(images, train)?)
+    }
+}
+
+impl From<ResNet> for Network {
+    fn from(model: ResNet) -> Self {
+        Self { backbone: Box::new(model.backbone), head: Box::new(model.fc) }
+    }
+}
+
+impl Backbone {
+    fn new(layout: &ResNetLayout, config: &ResNetConfig, vb: &VarBuilder) -> Result<Self> {
+        let [places1, places2, places3, places4] = layout.stages();
+        Ok(Self {
+            stem: StemLayers::new(config.stem, layout.width, vb)?,
+            layer1: Stage::new(config, &places1, vb.pp("layer1"))?,
+            layer2: Stage::new(config, &places2, vb.pp("layer2"))?,
+            layer3: Stage::new(config, &places3, vb.pp("layer3"))?,
+            layer4: Stage::new(config, &places4, vb.pp("layer4"))?,
+        })
+    }
+
+    fn feature_map(&self, images: &Tensor, train: bool) -> Result<Tensor> {
+        let features = self.stem.forward_t(images, train)?; // [n, h/4, w/4, width]
+        let features = self.layer1.forward_t(&features, train)?; // [n, h/4, w/4, width·expansion]
+        let features = self.layer2.forward_t(&features, train)?; // [n, h/8, w/8, 2·width·expansion]
+        let features = self.layer3.forward_t(&features, train)?; // [n, h/16, w/16, 4·width·expansion]
+        self.layer4.forward_t(&features, train) // [n, h/32, w/32, 8·width·expansion]
+    }
+}
+
+impl ModuleT for Backbone {
+    fn forward_t(&self, images: &Tensor, train: bool) -> Result<Tensor> {
+        taper_kernels::global_avg_pool(&self.feature_map(images, train)?)
     }
 }
 
