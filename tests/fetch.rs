@@ -71,10 +71,13 @@ fn weights_are_fetched_once_and_their_path_printed() {
     assert_eq!(setting.server.count(Leg::Store), 1);
 }
 
+/// Line, misbehaviour, exit code, word of the message.
+type Case = (&'static str, Option<(Leg, Fault)>, i32, &'static str);
+
 #[test]
 fn mistakes_and_failures_have_their_codes() {
     let page = Fault::Answer { status: 200, headers: vec![("Content-Type", "text/html".into())], body: "<html>" };
-    let cases: &[(&str, Option<(Leg, Fault)>, i32, &str)] = &[
+    let cases: &[Case] = &[
         ("fetch weights resnet81", None, 2, "did you mean resnet18"),
         ("fetch weights timm/resnet18.tv_in1", None, 2, "did you mean timm/resnet18.tv_in1k"),
         ("fetch weights resnet18@v9", None, 2, "no revision v9"),

@@ -78,6 +78,12 @@ fn build() -> io::Result<PathBuf> {
     command.args(["build", "--package", "taper-cli", "--bin", "taper", "--profile", profile]);
     // Cargo says where the binary is: the target folder may be anywhere, and what lies in it is cargo's own business.
     command.args(["--message-format", "json-render-diagnostics"]).current_dir(workspace_root());
+    // What cargo says of this package is not so of others: build scripts that look at it would run again each time, and
+    // with them half of the binary would be built anew.
+    let of_package = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(of_package)) {
+        command.env_remove(name);
+    }
     let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
     match executable(&String::from_utf8_lossy(&output.stdout)) {
         Some(binary) if output.status.success() => Ok(binary),
