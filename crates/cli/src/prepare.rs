@@ -87,8 +87,8 @@ impl Prepared {
     }
 }
 
-/// How an image gets the model's size. The shorter side of a photo is scaled to it and the middle kept, so that nothing is
-/// squeezed; sets of small images are used as they are. Mean and deviation are not known yet.
+/// How an image gets the model's size. The shorter side of a photo is scaled to it and the middle kept, so that nothing
+/// is squeezed; sets of small images are used as they are. Mean and deviation are not known yet.
 fn geometry(data: &OpenedData, config: &RunConfig) -> Preprocess {
     let size = config.model.input_size();
     let unmeasured = ChannelStats { mean: [0.0; 3], std: [1.0; 3] };
