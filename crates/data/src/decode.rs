@@ -28,7 +28,7 @@ const MAX_FILE_BYTES: u64 = 1 << 28;
 /// - Of an animation the first frame is taken, on black where it does not cover the canvas.
 ///
 /// # Errors
-/// [`DataError::Missing`] or [`DataError::Io`] if the file cannot be read; [`DataError::Decode`] or
+/// [`DataError::Io`] if the file is not there or cannot be read; [`DataError::Decode`] or
 /// [`DataError::Malformed`] if it is no whole image of these kinds, or if it claims a side above 32,768 pixels, more than
 /// 178,956,970 pixels or more than 1 GiB, which is found before memory is taken for them.
 pub fn decode(path: &Path) -> Result<Image> {
@@ -65,10 +65,7 @@ fn require_file(path: &Path) -> Result<()> {
 }
 
 fn io_error(path: &Path, source: std::io::Error) -> DataError {
-    match source.kind() {
-        std::io::ErrorKind::NotFound => DataError::Missing { path: path.to_path_buf() },
-        _ => DataError::Io { path: path.to_path_buf(), source },
-    }
+    DataError::Io { path: path.to_path_buf(), source }
 }
 
 fn read_bounded(path: &Path) -> Result<Vec<u8>> {

@@ -54,8 +54,8 @@ pub(crate) fn resize(image: &Image, from: Region, size: [usize; 2], interpolatio
         Interpolation::Bicubic => FilterType::CatmullRom,
     };
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter));
-    // Rows first, as Pillow does: the bytes between the two passes are rounded and clipped, so that the order shows. In one
-    // call the crate would begin with the columns.
+    // Rows first, as Pillow does: the bytes between the two passes are rounded and clipped, so that the order shows. In
+    // one call the crate would begin with the columns.
     let mut rows = Buffer::new(to[1], part[0], PixelType::U8x3);
     let mut target = Buffer::new(to[1], to[0], PixelType::U8x3);
     RESIZER

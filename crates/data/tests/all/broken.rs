@@ -76,7 +76,7 @@ fn every_broken_file_has_its_reason() {
         let text = error.to_string();
         assert!(text.contains(word) && text.contains(name), "{name}: {text}");
     }
-    assert!(matches!(decode(&folder.path().join("absent.png")), Err(DataError::Missing { .. })));
+    assert!(matches!(decode(&folder.path().join("absent.png")), Err(DataError::Io { .. })));
 }
 
 /// What is no file at all: a folder, a dangling link, a link to itself (which nobody, not even root, may follow).

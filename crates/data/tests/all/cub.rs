@@ -68,7 +68,7 @@ fn the_release_of_2010_is_read_by_its_lists() {
     assert_eq!((data.dataset.labels(), data.dataset.classes().len()), (vec![0, 1, 0], 2));
     assert_eq!(data.dataset.get(2).unwrap().image.pixel(0, 0), [3; 3]);
     // Listed, not there: an image that cannot be read.
-    assert!(matches!(data.dataset.get(1), Err(DataError::Missing { .. })));
+    assert!(matches!(data.dataset.get(1), Err(DataError::Io { .. })));
 }
 
 #[test]
