@@ -50,7 +50,7 @@ fn write_photo(path: &Path, index: usize) {
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     let class = index % 3;
     let pixel = |x: u32, y: u32| {
-        let stripe = if [x, y, x + y][class] / 4 % 2 == 0 { 200 } else { 40 };
+        let stripe = if ([x, y, x + y][class] / 4).is_multiple_of(2) { 200 } else { 40 };
         image::Rgb([stripe, (60 * class) as u8, (index * 7) as u8])
     };
     image::RgbImage::from_fn(44, 38, pixel).save(path).unwrap();

@@ -50,7 +50,7 @@ pub enum TrainError {
         /// The file.
         path: PathBuf,
         /// What fits and what does not.
-        report: LoadReport,
+        report: Box<LoadReport>,
     },
     /// A weights file holds values that are no numbers.
     #[error("{path}: not all values are finite numbers in {}; get the file again, or use another one", names.join(", "))]

@@ -87,7 +87,7 @@ impl Weights {
             names.sort();
         }
         if !report.is_exact() {
-            return Err(TrainError::Misfit { path: path.to_owned(), report });
+            return Err(TrainError::Misfit { path: path.to_owned(), report: Box::new(report) });
         }
         for (name, var) in vars.iter().filter(|(name, _)| !keeps(name)) {
             var.set(&self.tensors[name].to_dtype(var.dtype())?.to_device(var.device())?)?;
