@@ -50,7 +50,7 @@ fn write_photo(path: &Path, index: usize) {
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     let class = index % 3;
     let pixel = |x: u32, y: u32| {
-        let stripe = if [x, y, x + y][class] / 4 % 2 == 0 { 200 } else { 40 };
+        let stripe = if ([x, y, x + y][class] / 4).is_multiple_of(2) { 200 } else { 40 };
         image::Rgb([stripe, (60 * class) as u8, (index * 7) as u8])
     };
     image::RgbImage::from_fn(44, 38, pixel).save(path).unwrap();
@@ -111,7 +111,7 @@ fn head_alone_is_trained_and_the_run_is_of_use() {
     let sha256 = json(cached.join("provenance.json"))["base_weights_sha256"].as_str().unwrap().to_owned();
     assert!(trained.metadata["taper"].contains(&sha256) && sha256.len() == 64, "{sha256}");
     let preprocess = json(cached.join("preprocess.json"));
-    assert_eq!((preprocess["resize"].as_u64(), preprocess["mean"][0].as_f64()), (Some(37), Some(f64::from(0.485f32))));
+    assert_eq!((preprocess["resize"].as_u64(), preprocess["mean"][0].as_f64()), (Some(37), Some(0.485)));
 
     // The same run with the images instead of the features ends with the same bytes.
     let uncached = folder.path().join("uncached");

@@ -69,6 +69,9 @@ impl<'a> Job<'a> {
             steps_per_epoch: 0,
         };
         let train = job.images(Part::Train);
+        // Every mistake is found before the run directory is made.
+        config.fit_for(&job.prepared.images_per_class())?;
+        job.parameters()?;
         refuse_single_image(train.num_images(), config)?;
         job.num_steps = Fit::num_steps(&train, &config.fit())?;
         job.steps_per_epoch = Fit::steps_per_epoch(&train, &config.fit())?;

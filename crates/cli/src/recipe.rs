@@ -28,7 +28,7 @@ pub(crate) const FINETUNE_REPORT: Recipe =
 /// `--recipe` of `taper finetune`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum FinetuneRecipe {
-    /// The one that was measured to be best, for what is trained
+    /// Ours, one for whole networks and one for heads
     Default,
     /// The report's: 30 epochs, SGD, 5e-4, batches of 32, the data's own mean and deviation
     Report,

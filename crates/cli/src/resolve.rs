@@ -182,7 +182,7 @@ impl Layered {
             let keys = keys_of(&self.table);
             let all =
                 keys.iter().map(String::as_str).chain(optional_keys().iter().map(|(key, _)| *key)).collect::<Vec<_>>();
-            let hint = did_you_mean(&wish.key, all.into_iter());
+            let hint = did_you_mean(&wish.key, all);
             return Err(usage(format!(
                 "{} (from {}): no such key{hint}; --print-config lists them all",
                 wish.key, wish.source

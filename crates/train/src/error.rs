@@ -50,7 +50,7 @@ pub enum TrainError {
         /// The file.
         path: PathBuf,
         /// What fits and what does not.
-        report: LoadReport,
+        report: Box<LoadReport>,
     },
     /// Class weights for another number of classes.
     #[error(

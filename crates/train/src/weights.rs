@@ -60,7 +60,7 @@ impl Weights {
         report.missing.sort();
         report.reshaped.sort();
         if !report.is_exact() {
-            return Err(TrainError::Misfit { path: path.to_owned(), report });
+            return Err(TrainError::Misfit { path: path.to_owned(), report: Box::new(report) });
         }
         for (name, var) in vars.iter() {
             var.set(&self.tensors[name].to_dtype(var.dtype())?.to_device(var.device())?)?;
