@@ -220,7 +220,7 @@ const MISTAKES: &[(&[&str], i32, &[&str])] = &[
     (
         &["--freeze", "backbone", "--set", "train.cache_features=on", "--set", "augment.flip=0.5"],
         2,
-        &["augment.flip = 0.5", "each epoch sees others"],
+        &["augment.flip changes each image anew", "set it to 0"],
     ),
     (&["--set", "train.class_weights=[1.0, 2.0]"], 2, &["2 weights for 3 classes"]),
     (&["--set", "train.class_weights=[1, 0, 1]"], 2, &["train.class_weights = 0", "above 0"]),

@@ -229,22 +229,13 @@ impl RunConfig {
 
     /// Finds what makes features differ from one epoch to the next.
     fn require_cachable(&self) -> Result<()> {
-        let reason = match &self.augment {
-            _ if self.train.freeze != Freeze::Backbone.to_string() => {
-                format!(
-                    "layers that are trained change the features (train.freeze = {:?}); use --freeze backbone",
-                    self.train.freeze
-                )
-            }
-            AugmentSection { flip, .. } if *flip > 0.0 => {
-                format!(
-                    "images are flipped at random (augment.flip = {flip}), so that each epoch sees others; set it to 0"
-                )
-            }
-            AugmentSection { crop_padding, .. } if *crop_padding > 0 => format!(
-                "images are cropped at random (augment.crop_padding = {crop_padding}), so that each epoch sees others; set it to 0"
-            ),
-            _ => return Ok(()),
+        let reason = if self.train.freeze != Freeze::Backbone.to_string() {
+            let freeze = &self.train.freeze;
+            format!("layers that are trained change the features (train.freeze = {freeze:?}); use --freeze backbone")
+        } else if let Some((key, remedy)) = self.augment.first_random() {
+            format!("augment.{key} changes each image anew in each epoch; {remedy}")
+        } else {
+            return Ok(());
         };
         Err(usage(format!("train.cache_features = \"on\": {reason}, or use auto")))
     }
@@ -313,6 +304,18 @@ impl RunConfig {
 }
 
 impl AugmentSection {
+    /// The key of something random that is done to training images, and what turns it off.
+    fn first_random(&self) -> Option<(&'static str, &'static str)> {
+        let random = [
+            (self.random_resized_crop.is_some(), "random_resized_crop", "leave it out"),
+            (self.crop_padding > 0, "crop_padding", "set it to 0"),
+            (self.flip > 0.0, "flip", "set it to 0"),
+            (self.vertical_flip > 0.0, "vertical_flip", "set it to 0"),
+            (self.color_jitter.is_some(), "color_jitter", "leave it out"),
+        ];
+        random.into_iter().find(|(is_on, ..)| *is_on).map(|(_, key, off)| (key, off))
+    }
+
     fn validate(&self) -> Result<()> {
         let wrong =
             |key: &str, value: String, must: &str| Err(usage(format!("augment.{key} = {value}: must be {must}")));
