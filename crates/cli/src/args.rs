@@ -255,7 +255,7 @@ pub(crate) struct FetchArgs {
 pub(crate) enum Fetch {
     /// Pretrained weights, into the cache that Python's huggingface_hub uses too; prints the file
     Weights {
-        /// resnet18, resnet50.a1_in1k and so on, or any owner/name[@revision] of a hub
+        /// resnet18, resnet50.a1_in1k and so on, or any owner/name or owner/name@revision of a hub
         #[arg(value_name = "NAME")]
         name: String,
     },

@@ -27,9 +27,12 @@ use crate::storage::{require_shape, tensor};
 /// # Errors
 /// Those of the ops' gradients.
 pub fn backward(loss: Tensor) -> Result<GradStore> {
+    let Some(steps) = steps_to(&loss) else {
+        return loss.backward();
+    };
     let ones = build(loss.elem_count(), Lanes::new(1).chunk(), |_, ones| ones.fill(1.0));
     let ones = tensor(ones, loss.shape())?;
-    backward_with(loss, ones)
+    start(loss, steps, ones)
 }
 
 /// As [`backward`], from the gradient of something that was computed from `y`.
@@ -41,10 +44,14 @@ pub fn backward(loss: Tensor) -> Result<GradStore> {
 /// Shapes that differ, and those of the ops' gradients.
 pub fn backward_with(y: Tensor, gradient: Tensor) -> Result<GradStore> {
     require_shape("backward_with", "gradient", &gradient, y.dims(), "that of y")?;
-    let Some(steps) = steps_to(&y) else {
-        return (y * gradient)?.sum_all()?.backward();
-    };
-    let waiting = HashMap::from([(y.id(), gradient.contiguous()?.into())]);
+    match steps_to(&y) {
+        Some(steps) => start(y, steps, gradient.contiguous()?),
+        None => (y * gradient)?.sum_all()?.backward(),
+    }
+}
+
+fn start(y: Tensor, steps: Vec<Step>, gradient: Tensor) -> Result<GradStore> {
+    let waiting = HashMap::from([(y.id(), gradient.into())]);
     drop(y);
     walk(steps, waiting)
 }

@@ -4,9 +4,9 @@ use std::collections::HashSet;
 
 use candle_core::{Result, Tensor, TensorId, Var};
 use taper_kernels::{
-    ConvGeometry, Epilogue, Padding, PoolGeometry, avg_pool2d, backward, batch_norm_eval, batch_norm_train,
-    consists_of_own_ops, conv2d, cross_entropy, cross_entropy_soft, flatten_chw, global_avg_pool, linear, max_pool2d,
-    relu,
+    ConvGeometry, Epilogue, Padding, PoolGeometry, avg_pool2d, backward, backward_with, batch_norm_eval,
+    batch_norm_train, consists_of_own_ops, conv2d, cross_entropy, cross_entropy_soft, flatten_chw, global_avg_pool,
+    linear, max_pool2d, relu,
 };
 
 use crate::support::{noise, tensor, values};
@@ -99,6 +99,21 @@ fn check(case: &str, loss: &Tensor, variables: &[&Var]) {
         assert!(values(theirs).iter().any(|&value| value != 0.0), "{case}: gradient {index} is zero");
         assert_eq!(values(ours), values(theirs), "{case}: gradient {index}");
     }
+}
+
+#[test]
+fn a_given_gradient_is_carried_back() {
+    let (x, w) = (variable(&[2, 4, 4, 3], 1), variable(&[5, 3, 3, 3], 2));
+    let y = || conv2d(&x, &w, None, &ConvGeometry::same(3)).unwrap();
+    let dy = tensor(&noise(y().dims(), 3));
+    let expected = (y() * &dy).unwrap().sum_all().unwrap().backward().unwrap();
+    let found = backward_with(y(), dy.clone()).unwrap();
+    for variable in [&x, &w] {
+        assert_eq!(values(found.get(variable).unwrap()), values(expected.get(variable).unwrap()));
+    }
+    let other = backward_with(relu(&(y() * 1.0).unwrap()).unwrap(), dy.clone()).unwrap();
+    assert!(other.get(&w).is_some());
+    assert!(backward_with(y(), dy.get(0).unwrap()).unwrap_err().to_string().contains("gradient"));
 }
 
 #[test]
