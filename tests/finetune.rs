@@ -91,9 +91,7 @@ fn head_alone_is_trained_and_the_run_is_of_use() {
     let base = inputs.path("base.safetensors");
     let cached = folder.path().join("cached");
     let outcome = ok(&mut finetune(&base, &cached, &["--freeze", "backbone", "--epochs", "3"]));
-    for words in
-        ["120 tensors loaded, 2 of the head replaced (fc.bias, fc.weight), 0 missing", "3 classes", "1539 trained"]
-    {
+    for words in ["120 tensors loaded, 2 of the head replaced (fc.bias, fc.weight)", "3 classes", "1539 trained"] {
         assert!(outcome.stderr.contains(words), "no {words:?} in: {}", outcome.stderr);
     }
     for words in ["resnet18", "ImageNet's", "training images per class:", "       8  bee", "estimate: "] {
@@ -131,7 +129,7 @@ fn head_alone_is_trained_and_the_run_is_of_use() {
     // A run is base weights as well, and says its own preprocessing.
     let again = folder.path().join("again");
     let outcome = ok(&mut finetune(&cached, &again, &["--freeze", "backbone", "--epochs", "1"]));
-    assert!(outcome.stderr.contains("as its metadata says"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("preprocessing as its configuration says"), "{}", outcome.stderr);
     assert_eq!(read(again.join("preprocess.json")), read(cached.join("preprocess.json")));
 }
 
@@ -194,8 +192,8 @@ fn broken_weights_are_refused() {
             Box::new(|t| drop(t.insert("layer1.0.conv1.weight".into(), narrow.clone()))),
             &["1 of another shape: layer1.0.conv1.weight [64, 64, 1, 1] instead of [64, 64, 3, 3]"],
         ),
-        (Box::new(|t| drop(t.insert("bn1.weight".into(), nan.clone()))), &["finite numbers in bn1.weight"]),
-        (Box::new(|t| t.retain(|name, _| !name.starts_with("layer4."))), &["not those of a ResNet-18"]),
+        (Box::new(|t| drop(t.insert("bn1.weight".into(), nan.clone()))), &["infinite values in 1 tensor: bn1.weight"]),
+        (Box::new(|t| t.retain(|name, _| !name.starts_with("layer4."))), &["[2, 2, 2, 0]", "ResNet-18, -34"]),
     ];
     for (change, words) in cases {
         let mut tensors = inputs.tensors.clone();

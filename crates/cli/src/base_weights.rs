@@ -1,6 +1,6 @@
 //! The weights that fine-tuning starts from: found or fetched, read, described.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::Result;
 use candle_nn::VarMap;
@@ -33,14 +33,21 @@ pub(crate) struct Origin {
     pub(crate) published: Option<String>,
 }
 
+/// Whether published weights are meant: there is no such file, and it could not be one by its look.
+fn is_name(path: &Path) -> bool {
+    let ending = path.extension().and_then(|ending| ending.to_str());
+    let names_file = ending.is_some_and(|ending| FILE_ENDINGS.contains(&ending));
+    let components = path.components().count();
+    let is_plain = path.components().all(|component| matches!(component, Component::Normal(_)));
+    !path.exists() && !names_file && is_plain && components <= 2
+}
+
 impl BaseWeights {
     /// Reads what `--weights` names: a run directory, a file of weights, or published weights, which are fetched unless
     /// they are cached.
     pub(crate) fn open(source: &str, talk: Talk) -> Result<Self> {
         let path = Path::new(source);
-        let ending = path.extension().and_then(|ending| ending.to_str());
-        let is_name = !path.exists() && !ending.is_some_and(|ending| FILE_ENDINGS.contains(&ending));
-        let (file, published) = if is_name {
+        let (file, published) = if is_name(path) {
             let FetchedWeights { weights, .. } = fetch::weights(source, talk)?;
             let record = &weights.record;
             let published = format!("{}@{}/{}", record.repository, record.revision, record.file);

@@ -83,7 +83,7 @@ fn say_loaded(base: &BaseWeights, report: &LoadReport, talk: Talk) {
     };
     talk.say(format!("{}: {}, {preprocessing}", base.file.display(), base.architecture().name()));
     talk.say(format!(
-        "{} tensors loaded, {} of the head replaced ({}), no other missing",
+        "{} tensors loaded, {} of the head replaced ({})",
         report.loaded.len(),
         report.missing.len(),
         report.missing.join(", "),

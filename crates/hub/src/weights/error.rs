@@ -26,7 +26,7 @@ pub enum WeightsError {
         reason: String,
     },
     /// Some weights are no numbers.
-    #[error("{path}: {} hold NaN or infinite values: {}", count(names), shortened(names))]
+    #[error("{path}: NaN or infinite values in {}: {}", count(names), shortened(names))]
     NotFinite {
         /// The file.
         path: PathBuf,
