@@ -58,11 +58,12 @@ pub(crate) struct TrainArgs {
 /// `taper finetune`
 #[derive(Debug, Args)]
 pub(crate) struct FinetuneArgs {
-    /// An image folder, a CIFAR folder or archive, or glyphs (built in)
+    /// A folder of photos, one folder a class, or CUB-200 with its lists; also a CIFAR folder or archive, or glyphs
     #[arg(value_name = "DATA", required_unless_present = "resume")]
     pub(crate) data: Option<String>,
-    /// Pretrained weights: a safetensors file in torchvision's names, or a run directory
-    #[arg(long, value_name = "FILE|RUN", required_unless_present = "resume")]
+    /// Pretrained weights: a name (resnet18, resnet50.a1_in1k, owner/name), which is fetched unless it is cached; a
+    /// file (.safetensors or .pth, in the names of torchvision, timm or transformers); or a run directory
+    #[arg(long, value_name = "NAME|FILE|RUN", required_unless_present = "resume")]
     pub(crate) weights: Option<String>,
     /// What keeps its values: none, backbone (only the head is trained), until:LAYER (as until:layer4)
     #[arg(long, value_name = "POLICY")]

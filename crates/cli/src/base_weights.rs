@@ -4,6 +4,7 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::Result;
 use candle_nn::VarMap;
+use taper_hub::catalog::WeightsName;
 use taper_hub::download::FetchedWeights;
 use taper_hub::weights::{Head, LoadReport, WeightsFile, load};
 use taper_models::ModelConfig;
@@ -48,6 +49,9 @@ impl BaseWeights {
     pub(crate) fn open(source: &str, talk: Talk) -> Result<Self> {
         let path = Path::new(source);
         let (file, published) = if is_name(path) {
+            if let Err(error) = WeightsName::parse(source) {
+                return Err(usage(format!("--weights {source}: there is no such file or run, and {error}")));
+            }
             let FetchedWeights { weights, .. } = fetch::weights(source, talk)?;
             let record = &weights.record;
             let published = format!("{}@{}/{}", record.repository, record.revision, record.file);
