@@ -34,9 +34,11 @@ impl fmt::Display for Peer {
     }
 }
 
-/// Instructions that programs are held to: what a processor without the others would show.
+/// Instructions that programs are held to: what a processor without the others would show, or fewer digits.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(super) enum CpuPath {
+    /// The tile unit with two bf16 parts for each f32
+    AmxShort,
     /// AVX-512 and its bf16 products, no tile unit
     Avx512,
     /// AVX2
@@ -46,6 +48,7 @@ pub(super) enum CpuPath {
 impl CpuPath {
     pub(super) fn ours(self) -> &'static str {
         match self {
+            Self::AmxShort => "amx-short",
             Self::Avx512 => "avx512",
             Self::Avx2 => "avx2",
         }
@@ -55,6 +58,7 @@ impl CpuPath {
     /// (<https://uxlfoundation.github.io/oneDNN/dev_guide_cpu_dispatcher_control.html>).
     fn of_onednn(self) -> &'static str {
         match self {
+            Self::AmxShort => "AVX512_CORE_AMX",
             Self::Avx512 => "AVX512_CORE_BF16",
             Self::Avx2 => "AVX2",
         }
