@@ -74,8 +74,8 @@ impl Algorithm {
 
 fn forward(x: &[f32], w: &[f32], bias: Option<&[f32]>, shape: &ConvShape) -> Vec<f32> {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    if amx::covers(shape) {
-        return amx::forward(x, w, bias, shape);
+    if let Some(unit) = amx::Unit::of(shape) {
+        return unit.forward(x, w, bias, shape);
     }
     match Algorithm::of(shape) {
         Algorithm::Winograd => winograd::forward(x, w, bias, shape, Direction::Forward),
@@ -86,8 +86,8 @@ fn forward(x: &[f32], w: &[f32], bias: Option<&[f32]>, shape: &ConvShape) -> Vec
 
 fn input_gradient(dy: &[f32], w: &[f32], shape: &ConvShape) -> Vec<f32> {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    if amx::covers(shape) {
-        return amx::input_gradient(dy, w, shape);
+    if let Some(unit) = amx::Unit::of(shape) {
+        return unit.input_gradient(dy, w, shape);
     }
     if let Some(reversed) = shape.reversed().filter(winograd::covers) {
         return winograd::forward(dy, w, None, &reversed, Direction::Backward);
@@ -100,8 +100,8 @@ fn input_gradient(dy: &[f32], w: &[f32], shape: &ConvShape) -> Vec<f32> {
 
 fn weight_gradient(x: &[f32], dy: &[f32], shape: &ConvShape) -> Vec<f32> {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    if amx::covers_weight_gradient(shape) {
-        return amx::weight_gradient(x, dy, shape);
+    if let Some(unit) = amx::Unit::of_weight_gradient(shape) {
+        return unit.weight_gradient(x, dy, shape);
     }
     match Algorithm::of(shape) {
         Algorithm::Winograd => winograd::weight_gradient(x, dy, shape),

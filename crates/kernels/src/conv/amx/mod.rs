@@ -16,24 +16,67 @@ use super::winograd;
 use crate::amx::TILE;
 use crate::simd::{self, CpuPath};
 
-/// Whether the CPU path has the unit, which is the best for a shape there.
-///
-/// Six products are one too many against Winograd's algorithm, but for images that its tiles hang over.
-pub(super) fn covers(shape: &ConvShape) -> bool {
-    /// Outputs of an image at most, if Winograd's algorithm has a say.
-    const SMALL: usize = 64;
-    /// Channels at least: fewer leave tiles empty.
-    const CHANNELS: usize = 16;
+/// The tile unit, and into how many parts it splits an f32. The CPU path is asked once: it may change meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unit {
+    TwoParts,
+    ThreeParts,
+}
 
-    let is_best = match simd::selected().path() {
-        CpuPath::AmxShort => true,
-        CpuPath::Amx => {
-            let is_small = shape.output_pixels() <= SMALL;
-            (is_small || !winograd::covers(shape)) && shape.c_in.min(shape.c_out) >= CHANNELS
+impl Unit {
+    /// The unit, if the CPU path has it and it is the best for a shape there.
+    ///
+    /// Six products are one too many against Winograd's algorithm, but for images that its tiles hang over.
+    pub(super) fn of(shape: &ConvShape) -> Option<Self> {
+        /// Outputs of an image at most, if Winograd's algorithm has a say.
+        const SMALL: usize = 64;
+        /// Channels at least: fewer leave tiles empty.
+        const CHANNELS: usize = 16;
+
+        let (unit, is_best) = match simd::selected().path() {
+            CpuPath::AmxShort => (Self::TwoParts, true),
+            CpuPath::Amx => {
+                let is_small = shape.output_pixels() <= SMALL;
+                let is_best = (is_small || !winograd::covers(shape)) && shape.c_in.min(shape.c_out) >= CHANNELS;
+                (Self::ThreeParts, is_best)
+            }
+            _ => return None,
+        };
+        (is_best && fits(shape)).then_some(unit)
+    }
+
+    /// As [`Unit::of`], for the gradient of the weights, whose copies are large beside a small window of few channels.
+    pub(super) fn of_weight_gradient(shape: &ConvShape) -> Option<Self> {
+        /// Inputs of an output at least.
+        const LEAST: usize = 144;
+
+        Self::of(shape).filter(|_| (shape.depth() >= LEAST || shape.kernel == [1, 1]) && shape.c_out > 8)
+    }
+
+    /// `y = x ∗ w + bias`.
+    pub(super) fn forward(self, x: &[f32], w: &[f32], bias: Option<&[f32]>, shape: &ConvShape) -> Vec<f32> {
+        self.run(&Pass::forward(shape), x, w, bias, &[Window::forward(shape)])
+    }
+
+    /// Gradient of the input.
+    pub(super) fn input_gradient(self, dy: &[f32], w: &[f32], shape: &ConvShape) -> Vec<f32> {
+        self.run(&Pass::backward(shape), dy, w, None, &Window::backward(shape))
+    }
+
+    fn run(self, pass: &Pass, source: &[f32], w: &[f32], bias: Option<&[f32]>, windows: &[Window]) -> Vec<f32> {
+        match self {
+            Self::TwoParts => forward::run::<2>(pass, source, w, bias, windows),
+            Self::ThreeParts => forward::run::<3>(pass, source, w, bias, windows),
         }
-        _ => false,
-    };
-    is_best && fits(shape)
+    }
+
+    /// Gradient of the weights, OIHW.
+    pub(super) fn weight_gradient(self, x: &[f32], dy: &[f32], shape: &ConvShape) -> Vec<f32> {
+        match self {
+            Self::TwoParts => gradient::weight_gradient::<2>(x, dy, shape),
+            Self::ThreeParts => gradient::weight_gradient::<3>(x, dy, shape),
+        }
+    }
 }
 
 /// Whether the passes here can compute a shape: one group, no more padding than windows reach, and rows of which a copy
@@ -53,42 +96,4 @@ fn fits(shape: &ConvShape) -> bool {
     let numbers = sizes.into_iter().fold(1, usize::saturating_mul);
     let has_one_group = geometry.groups == 1;
     has_one_group && is_reached && numbers <= LARGEST && i32::try_from(shape.c_in * shape.c_out * shape.taps()).is_ok()
-}
-
-/// Whether the gradient of the weights is worth its copies: they are large beside a small window of few channels.
-pub(super) fn covers_weight_gradient(shape: &ConvShape) -> bool {
-    /// Inputs of an output at least.
-    const LEAST: usize = 144;
-
-    covers(shape) && (shape.depth() >= LEAST || shape.kernel == [1, 1]) && shape.c_out > 8
-}
-
-/// `y = x ∗ w + bias`.
-pub(super) fn forward(x: &[f32], w: &[f32], bias: Option<&[f32]>, shape: &ConvShape) -> Vec<f32> {
-    run(&Pass::forward(shape), x, w, bias, &[Window::forward(shape)])
-}
-
-/// Gradient of the input.
-pub(super) fn input_gradient(dy: &[f32], w: &[f32], shape: &ConvShape) -> Vec<f32> {
-    run(&Pass::backward(shape), dy, w, None, &Window::backward(shape))
-}
-
-fn run(pass: &Pass, source: &[f32], w: &[f32], bias: Option<&[f32]>, windows: &[Window]) -> Vec<f32> {
-    match is_short() {
-        true => forward::run::<2>(pass, source, w, bias, windows),
-        false => forward::run::<3>(pass, source, w, bias, windows),
-    }
-}
-
-/// Gradient of the weights, OIHW.
-pub(super) fn weight_gradient(x: &[f32], dy: &[f32], shape: &ConvShape) -> Vec<f32> {
-    match is_short() {
-        true => gradient::weight_gradient::<2>(x, dy, shape),
-        false => gradient::weight_gradient::<3>(x, dy, shape),
-    }
-}
-
-/// Whether two parts are to do.
-fn is_short() -> bool {
-    simd::selected().path() == CpuPath::AmxShort
 }
