@@ -48,18 +48,19 @@ impl BaseWeights {
     /// they are cached.
     pub(crate) fn open(source: &str, talk: Talk) -> Result<Self> {
         let path = Path::new(source);
-        let (file, published) = if is_name(path) {
+        let (file, sha256, published) = if is_name(path) {
             if let Err(error) = WeightsName::parse(source) {
                 return Err(usage(format!("--weights {source}: there is no such file or run, and {error}")));
             }
             let FetchedWeights { weights, .. } = fetch::weights(source, talk)?;
             let record = &weights.record;
             let published = format!("{}@{}/{}", record.repository, record.revision, record.file);
-            (weights.path, Some(published))
+            (weights.path, weights.record.sha256, Some(published))
         } else {
-            (weights_file(path)?, None)
+            let file = weights_file(path)?;
+            let sha256 = sha256_of_file(&file)?;
+            (file, sha256, None)
         };
-        let sha256 = sha256_of_file(&file)?;
         let described = Described::of(WeightsFile::read(&file)?, &file)?;
         let origin = Origin { sha256, licence: described.card.licence.clone(), published };
         Ok(Self { described, file, origin })

@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use anyhow::Result;
 use taper_data::Part;
-use taper_metrics::{EpochRecord, RecordSink, SinkError, StepRecord};
 use taper_train::{Features, Source};
 
 use crate::job::Job;
@@ -45,13 +44,14 @@ impl Estimate {
 
     fn of_step(job: &Job<'_>) -> Result<Self> {
         let parts = job.parts_with_images(Path::new(""))?;
-        let mut sink = NoRecords;
+        // Records of a probe are nobody's.
+        let mut sink = ();
         let mut fit = job.assemble(&parts, &mut sink, &|| false)?;
         let started = Instant::now();
         let num_images = fit.probe()?;
         let seconds = started.elapsed().as_secs_f64();
         // Evaluation is a forward pass, a third of a step.
-        let val_images = job.prepared.split.get(Part::Val).len() as f64 * job.num_epochs() as f64;
+        let val_images = job.prepared.usable.get(Part::Val).len() as f64 * job.num_epochs() as f64;
         let val_seconds = val_images * seconds / num_images as f64 / 3.0;
         let run_seconds = seconds * job.num_steps as f64 + val_seconds;
         Ok(Self { timed: Timed::Step, num_images, seconds, run_seconds, peak_bytes: peak_memory() })
@@ -64,30 +64,9 @@ impl Estimate {
         let started = Instant::now();
         Features::compute(&*job.network.backbone, &images, |_| ())?;
         let seconds = started.elapsed().as_secs_f64();
-        let split = &job.prepared.split;
+        let split = &job.prepared.usable;
         let run_seconds = seconds / num_images as f64 * (split.train.len() + split.val.len()) as f64;
         Ok(Self { timed: Timed::Features, num_images, seconds, run_seconds, peak_bytes: peak_memory() })
-    }
-}
-
-/// A sink for runs that write nothing.
-struct NoRecords;
-
-impl RecordSink for NoRecords {
-    fn step(&mut self, _: &StepRecord) -> Result<(), SinkError> {
-        Ok(())
-    }
-
-    fn epoch(&mut self, _: &EpochRecord) -> Result<(), SinkError> {
-        Ok(())
-    }
-
-    fn flush(&mut self) -> Result<(), SinkError> {
-        Ok(())
-    }
-
-    fn rewind(&mut self, _: u64) -> Result<(), SinkError> {
-        Ok(())
     }
 }
 

@@ -79,3 +79,22 @@ pub trait RecordSink {
     /// Records that cannot be read back.
     fn rewind(&mut self, step: u64) -> Result<(), SinkError>;
 }
+
+/// Keeps nothing.
+impl RecordSink for () {
+    fn step(&mut self, _: &StepRecord) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    fn epoch(&mut self, _: &EpochRecord) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    fn rewind(&mut self, _: u64) -> Result<(), SinkError> {
+        Ok(())
+    }
+}

@@ -38,7 +38,7 @@ impl Features {
         mut progress: impl FnMut(usize),
     ) -> Result<Self, TrainError> {
         let mut loader = images.loader.clone();
-        if let Some(transform) = loader.transform.0.iter().find(|transform| is_random(transform)) {
+        if let Some(transform) = loader.transform.0.iter().find(|transform| transform.is_random()) {
             return Err(TrainError::RandomFeatures { transform: format!("{transform:?}") });
         }
         (loader.last, loader.bad) = (LastBatch::Keep, OnBad::Fail);
@@ -89,12 +89,6 @@ impl Features {
             bad: Vec::new(),
         })
     }
-}
-
-/// Whether two epochs may see two different images.
-fn is_random(transform: &taper_data::Transform) -> bool {
-    use taper_data::Transform::{CenterCrop, Resize, ResizeExact};
-    !matches!(transform, CenterCrop { .. } | Resize { .. } | ResizeExact { .. })
 }
 
 impl Source for Features {

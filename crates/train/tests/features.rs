@@ -8,7 +8,6 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use candle_nn::{ModuleT, VarMap};
 use taper_data::{ArrayDataset, ChannelStats, Compose, LastBatch, Loader, OnBad, Order, Transform};
-use taper_metrics::{EpochRecord, RecordSink, SinkError, StepRecord};
 use taper_models::{ModelConfig, ResNetConfig, Stem, seeded_frozen};
 use taper_optim::{GroupRules, Optimizer, OptimizerConfig, ParameterSet, Schedule, ScheduleConfig, SgdConfig};
 use taper_train::{
@@ -36,27 +35,6 @@ fn images(transform: Vec<Transform>, last: LastBatch) -> Images {
         seed: 0,
     };
     Images { loader, input: ImageInput { stats: ChannelStats::IMAGENET, device: Device::Cpu } }
-}
-
-/// Records are of no interest here.
-struct Nowhere;
-
-impl RecordSink for Nowhere {
-    fn step(&mut self, _: &StepRecord) -> Result<(), SinkError> {
-        Ok(())
-    }
-
-    fn epoch(&mut self, _: &EpochRecord) -> Result<(), SinkError> {
-        Ok(())
-    }
-
-    fn flush(&mut self) -> Result<(), SinkError> {
-        Ok(())
-    }
-
-    fn rewind(&mut self, _: u64) -> Result<(), SinkError> {
-        Ok(())
-    }
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -111,7 +89,7 @@ fn train_head(cache: Cache, last: LastBatch) -> [BTreeMap<String, Vec<u8>>; 2] {
         ema: None,
         config: &settings,
         folder: &RunFolder { path: folder.path().to_owned(), metadata: BTreeMap::new() },
-        sink: &mut Nowhere,
+        sink: &mut (),
         stop: &|| false,
         progress: Progress::default(),
     };
