@@ -110,13 +110,10 @@ impl Product {
     }
 }
 
-/// One shape of block. A step finds in `r8` and `r9` the first parts of the left rows, in `r10` the distance between
-/// rows and in `r11` that between parts; in `rdi` and `rcx` the first parts of the right tiles, whose rows are `rdx`
-/// apart, and under `rax + 64` the distance between parts. It may change all but the distances; `rdi` is kept for it.
-///
-/// The products of a tile are added in the same order whatever the number of tiles, so that a sum does not depend on
-/// how rows are cut: the largest first, then those of the next size, which share what is loaded.
-macro_rules! block {
+/// One function. A step finds in `r8` and `r9` the first parts of the left rows, in `r10` the distance between rows and
+/// in `r11` that between parts; in `rdi` and `rcx` the first parts of the right tiles, whose rows are `rdx` apart, and
+/// under `rax + 64` the distance between parts. It may change all but the distances; `rdi` is kept for it.
+macro_rules! function {
     ($name:ident, begin: [$($begin:literal)*], start: [$($start:literal)*], step: [$($step:literal)*],
      end: [$($end:literal)*]) => {
         /// # Safety
@@ -178,161 +175,83 @@ macro_rules! block {
     };
 }
 
+/// One shape of block, in two and in three parts: how its tiles are loaded, multiplied, and stepped from part to part.
+///
+/// The products of a tile are added in the same order whatever the number of tiles, so that a sum does not depend on
+/// how rows are cut: first · first, first · second and so on along the right, then the second left part back from the
+/// last right one that matters.
+macro_rules! block {
+    ($two:ident $three:ident, begin: $begin:tt, start: $start:tt,
+     left: [$($left:literal)*], right: [$($right:literal)*], multiply: [$($multiply:literal)*],
+     left_on: [$($left_on:literal)*], right_on: [$($right_on:literal)*], right_back: [$($right_back:literal)*],
+     end: $end:tt) => {
+        function!($two, begin: $begin, start: $start, step: [
+            $($left)* $($right)* $($multiply)*
+            $($right_on)* $($right)* $($multiply)*
+            $($left_on)* $($right_back)* $($left)* $($right)* $($multiply)*
+        ], end: $end);
+        function!($three, begin: $begin, start: $start, step: [
+            $($left)* $($right)* $($multiply)*
+            $($right_on)* $($right)* $($multiply)*
+            $($right_on)* $($right)* $($multiply)*
+            $($left_on)* $($right_back)* $($left)* $($right)* $($multiply)*
+            $($right_back)* $($right)* $($multiply)*
+            $($left_on)* $($left)* $($multiply)*
+        ], end: $end);
+    };
+}
+
 impl Product {
-    block!(two_by_two_of_two,
+    block!(two_by_two_of_two two_by_two_of_three,
     begin: ["tilezero tmm0" "tilezero tmm1" "tilezero tmm2" "tilezero tmm3"],
     start: [
-        "tileloadd tmm0, [r10 + r8]" "tileloadd tmm1, [r10 + r8 + 64]" "tileloadd tmm2, [r11 + r9]"
-        "tileloadd tmm3, [r11 + r9 + 64]"
-    ],
-    step: [
-        "tileloadd tmm4, [r8 + r10]" "tileloadd tmm5, [r9 + r10]" "tileloadd tmm6, [rdi + rdx]"
-        "tileloadd tmm7, [rcx + rdx]" "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7"
-        "tdpbf16ps tmm2, tmm5, tmm6" "tdpbf16ps tmm3, tmm5, tmm7" "add rdi, [rax + 64]" "add rcx, [rax + 64]"
-        "tileloadd tmm6, [rdi + rdx]" "tileloadd tmm7, [rcx + rdx]" "tdpbf16ps tmm0, tmm4, tmm6"
-        "tdpbf16ps tmm1, tmm4, tmm7" "tdpbf16ps tmm2, tmm5, tmm6" "tdpbf16ps tmm3, tmm5, tmm7" "add r8, r11"
-        "add r9, r11" "sub rdi, [rax + 64]" "sub rcx, [rax + 64]" "tileloadd tmm4, [r8 + r10]"
-        "tileloadd tmm5, [r9 + r10]" "tileloadd tmm6, [rdi + rdx]" "tileloadd tmm7, [rcx + rdx]"
-        "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7" "tdpbf16ps tmm2, tmm5, tmm6"
-        "tdpbf16ps tmm3, tmm5, tmm7"
-    ],
-    end: [
-        "tilestored [r10 + r8], tmm0" "tilestored [r10 + r8 + 64], tmm1" "tilestored [r11 + r9], tmm2"
-        "tilestored [r11 + r9 + 64], tmm3"
-    ]);
-
-    block!(two_by_one_of_two,
-    begin: ["tilezero tmm0" "tilezero tmm2"],
-    start: [
-        "tileloadd tmm0, [r10 + r8]" "tileloadd tmm2, [r11 + r9]"
-    ],
-    step: [
-        "tileloadd tmm4, [r8 + r10]" "tileloadd tmm5, [r9 + r10]" "tileloadd tmm6, [rdi + rdx]"
-        "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm2, tmm5, tmm6" "add rdi, [rax + 64]"
-        "tileloadd tmm6, [rdi + rdx]" "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm2, tmm5, tmm6" "add r8, r11"
-        "add r9, r11" "sub rdi, [rax + 64]" "tileloadd tmm4, [r8 + r10]" "tileloadd tmm5, [r9 + r10]"
-        "tileloadd tmm6, [rdi + rdx]" "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm2, tmm5, tmm6"
-    ],
-    end: [
-        "tilestored [r10 + r8], tmm0" "tilestored [r11 + r9], tmm2"
-    ]);
-
-    block!(one_by_two_of_two,
-    begin: ["tilezero tmm0" "tilezero tmm1"],
-    start: [
         "tileloadd tmm0, [r10 + r8]" "tileloadd tmm1, [r10 + r8 + 64]"
+        "tileloadd tmm2, [r11 + r9]" "tileloadd tmm3, [r11 + r9 + 64]"
     ],
-    step: [
-        "tileloadd tmm4, [r8 + r10]" "tileloadd tmm6, [rdi + rdx]" "tileloadd tmm7, [rcx + rdx]"
-        "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7" "add rdi, [rax + 64]" "add rcx, [rax + 64]"
-        "tileloadd tmm6, [rdi + rdx]" "tileloadd tmm7, [rcx + rdx]" "tdpbf16ps tmm0, tmm4, tmm6"
-        "tdpbf16ps tmm1, tmm4, tmm7" "add r8, r11" "sub rdi, [rax + 64]" "sub rcx, [rax + 64]"
-        "tileloadd tmm4, [r8 + r10]" "tileloadd tmm6, [rdi + rdx]" "tileloadd tmm7, [rcx + rdx]"
+    left: ["tileloadd tmm4, [r8 + r10]" "tileloadd tmm5, [r9 + r10]"],
+    right: ["tileloadd tmm6, [rdi + rdx]" "tileloadd tmm7, [rcx + rdx]"],
+    multiply: [
         "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7"
+        "tdpbf16ps tmm2, tmm5, tmm6" "tdpbf16ps tmm3, tmm5, tmm7"
     ],
+    left_on: ["add r8, r11" "add r9, r11"],
+    right_on: ["add rdi, [rax + 64]" "add rcx, [rax + 64]"],
+    right_back: ["sub rdi, [rax + 64]" "sub rcx, [rax + 64]"],
     end: [
         "tilestored [r10 + r8], tmm0" "tilestored [r10 + r8 + 64], tmm1"
+        "tilestored [r11 + r9], tmm2" "tilestored [r11 + r9 + 64], tmm3"
     ]);
 
-    block!(one_by_one_of_two,
-    begin: ["tilezero tmm0"],
-    start: [
-        "tileloadd tmm0, [r10 + r8]"
-    ],
-    step: [
-        "tileloadd tmm4, [r8 + r10]" "tileloadd tmm6, [rdi + rdx]" "tdpbf16ps tmm0, tmm4, tmm6"
-        "add rdi, [rax + 64]" "tileloadd tmm6, [rdi + rdx]" "tdpbf16ps tmm0, tmm4, tmm6" "add r8, r11"
-        "sub rdi, [rax + 64]" "tileloadd tmm4, [r8 + r10]" "tileloadd tmm6, [rdi + rdx]"
-        "tdpbf16ps tmm0, tmm4, tmm6"
-    ],
-    end: [
-        "tilestored [r10 + r8], tmm0"
-    ]);
+    block!(two_by_one_of_two two_by_one_of_three,
+        begin: ["tilezero tmm0" "tilezero tmm2"],
+        start: ["tileloadd tmm0, [r10 + r8]" "tileloadd tmm2, [r11 + r9]"],
+        left: ["tileloadd tmm4, [r8 + r10]" "tileloadd tmm5, [r9 + r10]"],
+        right: ["tileloadd tmm6, [rdi + rdx]"],
+        multiply: ["tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm2, tmm5, tmm6"],
+        left_on: ["add r8, r11" "add r9, r11"],
+        right_on: ["add rdi, [rax + 64]"],
+        right_back: ["sub rdi, [rax + 64]"],
+        end: ["tilestored [r10 + r8], tmm0" "tilestored [r11 + r9], tmm2"]);
 
-    block!(two_by_two_of_three,
-    begin: ["tilezero tmm0" "tilezero tmm1" "tilezero tmm2" "tilezero tmm3"],
-    start: [
-        "tileloadd tmm0, [r10 + r8]" "tileloadd tmm1, [r10 + r8 + 64]" "tileloadd tmm2, [r11 + r9]"
-        "tileloadd tmm3, [r11 + r9 + 64]"
-    ],
-    step: [
-        "tileloadd tmm4, [r8 + r10]" "tileloadd tmm5, [r9 + r10]" "tileloadd tmm6, [rdi + rdx]"
-        "tileloadd tmm7, [rcx + rdx]" "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7"
-        "tdpbf16ps tmm2, tmm5, tmm6" "tdpbf16ps tmm3, tmm5, tmm7" "add rdi, [rax + 64]" "add rcx, [rax + 64]"
-        "tileloadd tmm6, [rdi + rdx]" "tileloadd tmm7, [rcx + rdx]" "tdpbf16ps tmm0, tmm4, tmm6"
-        "tdpbf16ps tmm1, tmm4, tmm7" "tdpbf16ps tmm2, tmm5, tmm6" "tdpbf16ps tmm3, tmm5, tmm7"
-        "add rdi, [rax + 64]" "add rcx, [rax + 64]" "tileloadd tmm6, [rdi + rdx]" "tileloadd tmm7, [rcx + rdx]"
-        "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7" "tdpbf16ps tmm2, tmm5, tmm6"
-        "tdpbf16ps tmm3, tmm5, tmm7" "add r8, r11" "add r9, r11" "sub rdi, [rax + 64]" "sub rcx, [rax + 64]"
-        "tileloadd tmm4, [r8 + r10]" "tileloadd tmm5, [r9 + r10]" "tileloadd tmm6, [rdi + rdx]"
-        "tileloadd tmm7, [rcx + rdx]" "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7"
-        "tdpbf16ps tmm2, tmm5, tmm6" "tdpbf16ps tmm3, tmm5, tmm7" "sub rdi, [rax + 64]" "sub rcx, [rax + 64]"
-        "tileloadd tmm6, [rdi + rdx]" "tileloadd tmm7, [rcx + rdx]" "tdpbf16ps tmm0, tmm4, tmm6"
-        "tdpbf16ps tmm1, tmm4, tmm7" "tdpbf16ps tmm2, tmm5, tmm6" "tdpbf16ps tmm3, tmm5, tmm7" "add r8, r11"
-        "add r9, r11" "tileloadd tmm4, [r8 + r10]" "tileloadd tmm5, [r9 + r10]" "tdpbf16ps tmm0, tmm4, tmm6"
-        "tdpbf16ps tmm1, tmm4, tmm7" "tdpbf16ps tmm2, tmm5, tmm6" "tdpbf16ps tmm3, tmm5, tmm7"
-    ],
-    end: [
-        "tilestored [r10 + r8], tmm0" "tilestored [r10 + r8 + 64], tmm1" "tilestored [r11 + r9], tmm2"
-        "tilestored [r11 + r9 + 64], tmm3"
-    ]);
+    block!(one_by_two_of_two one_by_two_of_three,
+        begin: ["tilezero tmm0" "tilezero tmm1"],
+        start: ["tileloadd tmm0, [r10 + r8]" "tileloadd tmm1, [r10 + r8 + 64]"],
+        left: ["tileloadd tmm4, [r8 + r10]"],
+        right: ["tileloadd tmm6, [rdi + rdx]" "tileloadd tmm7, [rcx + rdx]"],
+        multiply: ["tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7"],
+        left_on: ["add r8, r11"],
+        right_on: ["add rdi, [rax + 64]" "add rcx, [rax + 64]"],
+        right_back: ["sub rdi, [rax + 64]" "sub rcx, [rax + 64]"],
+        end: ["tilestored [r10 + r8], tmm0" "tilestored [r10 + r8 + 64], tmm1"]);
 
-    block!(two_by_one_of_three,
-    begin: ["tilezero tmm0" "tilezero tmm2"],
-    start: [
-        "tileloadd tmm0, [r10 + r8]" "tileloadd tmm2, [r11 + r9]"
-    ],
-    step: [
-        "tileloadd tmm4, [r8 + r10]" "tileloadd tmm5, [r9 + r10]" "tileloadd tmm6, [rdi + rdx]"
-        "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm2, tmm5, tmm6" "add rdi, [rax + 64]"
-        "tileloadd tmm6, [rdi + rdx]" "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm2, tmm5, tmm6"
-        "add rdi, [rax + 64]" "tileloadd tmm6, [rdi + rdx]" "tdpbf16ps tmm0, tmm4, tmm6"
-        "tdpbf16ps tmm2, tmm5, tmm6" "add r8, r11" "add r9, r11" "sub rdi, [rax + 64]"
-        "tileloadd tmm4, [r8 + r10]" "tileloadd tmm5, [r9 + r10]" "tileloadd tmm6, [rdi + rdx]"
-        "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm2, tmm5, tmm6" "sub rdi, [rax + 64]"
-        "tileloadd tmm6, [rdi + rdx]" "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm2, tmm5, tmm6" "add r8, r11"
-        "add r9, r11" "tileloadd tmm4, [r8 + r10]" "tileloadd tmm5, [r9 + r10]" "tdpbf16ps tmm0, tmm4, tmm6"
-        "tdpbf16ps tmm2, tmm5, tmm6"
-    ],
-    end: [
-        "tilestored [r10 + r8], tmm0" "tilestored [r11 + r9], tmm2"
-    ]);
-
-    block!(one_by_two_of_three,
-    begin: ["tilezero tmm0" "tilezero tmm1"],
-    start: [
-        "tileloadd tmm0, [r10 + r8]" "tileloadd tmm1, [r10 + r8 + 64]"
-    ],
-    step: [
-        "tileloadd tmm4, [r8 + r10]" "tileloadd tmm6, [rdi + rdx]" "tileloadd tmm7, [rcx + rdx]"
-        "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7" "add rdi, [rax + 64]" "add rcx, [rax + 64]"
-        "tileloadd tmm6, [rdi + rdx]" "tileloadd tmm7, [rcx + rdx]" "tdpbf16ps tmm0, tmm4, tmm6"
-        "tdpbf16ps tmm1, tmm4, tmm7" "add rdi, [rax + 64]" "add rcx, [rax + 64]" "tileloadd tmm6, [rdi + rdx]"
-        "tileloadd tmm7, [rcx + rdx]" "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7" "add r8, r11"
-        "sub rdi, [rax + 64]" "sub rcx, [rax + 64]" "tileloadd tmm4, [r8 + r10]" "tileloadd tmm6, [rdi + rdx]"
-        "tileloadd tmm7, [rcx + rdx]" "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7"
-        "sub rdi, [rax + 64]" "sub rcx, [rax + 64]" "tileloadd tmm6, [rdi + rdx]" "tileloadd tmm7, [rcx + rdx]"
-        "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7" "add r8, r11" "tileloadd tmm4, [r8 + r10]"
-        "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7"
-    ],
-    end: [
-        "tilestored [r10 + r8], tmm0" "tilestored [r10 + r8 + 64], tmm1"
-    ]);
-
-    block!(one_by_one_of_three,
-    begin: ["tilezero tmm0"],
-    start: [
-        "tileloadd tmm0, [r10 + r8]"
-    ],
-    step: [
-        "tileloadd tmm4, [r8 + r10]" "tileloadd tmm6, [rdi + rdx]" "tdpbf16ps tmm0, tmm4, tmm6"
-        "add rdi, [rax + 64]" "tileloadd tmm6, [rdi + rdx]" "tdpbf16ps tmm0, tmm4, tmm6" "add rdi, [rax + 64]"
-        "tileloadd tmm6, [rdi + rdx]" "tdpbf16ps tmm0, tmm4, tmm6" "add r8, r11" "sub rdi, [rax + 64]"
-        "tileloadd tmm4, [r8 + r10]" "tileloadd tmm6, [rdi + rdx]" "tdpbf16ps tmm0, tmm4, tmm6"
-        "sub rdi, [rax + 64]" "tileloadd tmm6, [rdi + rdx]" "tdpbf16ps tmm0, tmm4, tmm6" "add r8, r11"
-        "tileloadd tmm4, [r8 + r10]" "tdpbf16ps tmm0, tmm4, tmm6"
-    ],
-    end: [
-        "tilestored [r10 + r8], tmm0"
-    ]);
+    block!(one_by_one_of_two one_by_one_of_three,
+        begin: ["tilezero tmm0"],
+        start: ["tileloadd tmm0, [r10 + r8]"],
+        left: ["tileloadd tmm4, [r8 + r10]"],
+        right: ["tileloadd tmm6, [rdi + rdx]"],
+        multiply: ["tdpbf16ps tmm0, tmm4, tmm6"],
+        left_on: ["add r8, r11"],
+        right_on: ["add rdi, [rax + 64]"],
+        right_back: ["sub rdi, [rax + 64]"],
+        end: ["tilestored [r10 + r8], tmm0"]);
 }
