@@ -5,7 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::basenet::HEAD_UNITS;
 use crate::resnet::resnet_cost;
-use crate::{BaseNet, BaseNetConfig, LayerOrder, ModelError, Network, ResNet, ResNetConfig, ResNetLayout, Shortcut};
+use crate::{
+    BaseNet, BaseNetConfig, ForeignConfig, LayerOrder, ModelError, Network, ResNet, ResNetConfig, ResNetLayout,
+    Shortcut,
+};
 
 /// Every architecture this crate builds, by name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,12 +27,15 @@ pub enum ModelConfig {
     ResNet101(ResNetConfig),
     /// [`ResNetLayout::RESNET152`].
     ResNet152(ResNetConfig),
+    /// A frozen backbone of another family. It comes with weights, and has no default.
+    Foreign(ForeignConfig),
 }
 
 /// A name's family, with what the name fixes.
 enum Family<'a> {
     BaseNet(&'a BaseNetConfig),
     ResNet(ResNetLayout, &'a ResNetConfig),
+    Foreign(&'a ForeignConfig),
 }
 
 /// What a model costs, for one image.
@@ -42,7 +48,7 @@ pub struct ModelCost {
 }
 
 impl ModelConfig {
-    /// The names that `name` may have.
+    /// The names of the architectures that can be trained from the start.
     pub const NAMES: [&str; 6] = ["basenet", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"];
 
     /// The architecture of that name with its defaults, if there is one.
@@ -58,8 +64,8 @@ impl ModelConfig {
         })
     }
 
-    /// The name, one of [`ModelConfig::NAMES`].
-    pub fn name(&self) -> &'static str {
+    /// The name: one of [`ModelConfig::NAMES`], or a backbone's of [`ForeignBackbone::ALL`](crate::ForeignBackbone).
+    pub fn name(&self) -> &str {
         match self {
             Self::BaseNet(_) => "basenet",
             Self::ResNet18(_) => "resnet18",
@@ -67,6 +73,7 @@ impl ModelConfig {
             Self::ResNet50(_) => "resnet50",
             Self::ResNet101(_) => "resnet101",
             Self::ResNet152(_) => "resnet152",
+            Self::Foreign(config) => &config.backbone,
         }
     }
 
@@ -78,6 +85,7 @@ impl ModelConfig {
         match self.family() {
             Family::BaseNet(config) => config.validate(),
             Family::ResNet(_, config) => config.validate(),
+            Family::Foreign(config) => config.validate(),
         }
     }
 
@@ -89,6 +97,7 @@ impl ModelConfig {
         Ok(match self.family() {
             Family::BaseNet(config) => BaseNet::new(config, num_classes, vb)?.into(),
             Family::ResNet(layout, config) => ResNet::new(&layout, config, num_classes, vb)?.into(),
+            Family::Foreign(config) => config.build(num_classes, vb)?,
         })
     }
 
@@ -97,6 +106,7 @@ impl ModelConfig {
         match self.family() {
             Family::BaseNet(config) => config.layers(),
             Family::ResNet(layout, _) => layout.layers(),
+            Family::Foreign(config) => config.layers(),
         }
     }
 
@@ -105,6 +115,7 @@ impl ModelConfig {
         match self.family() {
             Family::BaseNet(config) => config.num_features(),
             Family::ResNet(layout, _) => layout.num_features(),
+            Family::Foreign(config) => config.num_features(),
         }
     }
 
@@ -113,6 +124,7 @@ impl ModelConfig {
         match self.family() {
             Family::BaseNet(config) => [config.input_size; 2],
             Family::ResNet(_, config) => [config.input_size; 2],
+            Family::Foreign(config) => [config.input_size; 2],
         }
     }
 
@@ -121,7 +133,13 @@ impl ModelConfig {
         match self.family() {
             Family::BaseNet(config) => basenet_cost(config, num_classes),
             Family::ResNet(layout, config) => resnet_cost(&layout, config, num_classes),
+            Family::Foreign(config) => config.cost(num_classes),
         }
+    }
+
+    /// Whether the backbone can be trained, and not its head alone.
+    pub fn trains_backbone(&self) -> bool {
+        !matches!(self, Self::Foreign(_))
     }
 
     fn family(&self) -> Family<'_> {
@@ -132,6 +150,7 @@ impl ModelConfig {
             Self::ResNet50(config) => Family::ResNet(ResNetLayout::RESNET50, config),
             Self::ResNet101(config) => Family::ResNet(ResNetLayout::RESNET101, config),
             Self::ResNet152(config) => Family::ResNet(ResNetLayout::RESNET152, config),
+            Self::Foreign(config) => Family::Foreign(config),
         }
     }
 }

@@ -28,6 +28,14 @@ pub enum ModelError {
         /// Stem, stages and head.
         known: Vec<String>,
     },
+    /// A backbone of another family, in a build that leaves candle-transformers out.
+    #[error(
+        "{backbone} is one of candle-transformers' networks, and this build has none; build with --features foreign"
+    )]
+    NotCompiled {
+        /// The backbone that was asked for.
+        backbone: String,
+    },
     /// candle could not build or run a layer, for example because a tensor is missing or has another shape.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

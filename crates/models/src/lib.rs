@@ -5,7 +5,7 @@
 //! **Does not know** files, the network, data sets or the training loop.
 //!
 //! Read [`ModelConfig`] first (an architecture as data), then the [`Network`] it builds, [`BaseNet`] and [`ResNet`] with
-//! its [`ResNetLayout`], the layers [`Conv2d`], [`BatchNorm`] and [`Linear`], [`Freeze`] and [`LayerOrder`] (which of
+//! its [`ResNetLayout`], [`ForeignBackbone`] (frozen ones of other families, with the feature `foreign`), the layers [`Conv2d`], [`BatchNorm`] and [`Linear`], [`Freeze`] and [`LayerOrder`] (which of
 //! them are trained), then [`seeded`], which makes a `VarBuilder` whose draws depend on a seed and the parameter's name
 //! alone.
 //!
@@ -28,6 +28,7 @@
 mod basenet;
 mod config;
 mod error;
+mod foreign;
 mod freeze;
 mod init;
 mod layers;
@@ -37,6 +38,7 @@ mod resnet;
 pub use basenet::{BaseNet, BaseNetConfig, ResidualBlock, Shortcut};
 pub use config::{ModelConfig, ModelCost};
 pub use error::ModelError;
+pub use foreign::{ForeignBackbone, ForeignConfig, ForeignFamily};
 pub use freeze::{Freeze, LayerOrder};
 pub use init::{seeded, seeded_frozen};
 pub use layers::{BatchNorm, Conv2d, Linear};
