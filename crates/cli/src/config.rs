@@ -208,6 +208,13 @@ impl RunConfig {
     pub(crate) fn frozen(&self) -> Result<Vec<String>> {
         let (text, layers) = (&self.train.freeze, self.model.layers());
         let frozen = text.parse::<Freeze>().and_then(|freeze| layers.frozen(&freeze));
+        if frozen.as_ref().is_ok_and(Vec::is_empty) && !self.model.trains_backbone() {
+            let name = self.model.name();
+            return Err(usage(format!(
+                "train.freeze = {text:?}: {name} is used as it is, and only a head on its features is trained; use \
+                 --freeze backbone"
+            )));
+        }
         frozen.map_err(|error| {
             let untils: Vec<String> = layers.names().iter().map(|layer| format!("until:{layer}")).collect();
             let known = ["none", "backbone"].into_iter().chain(untils.iter().map(String::as_str));

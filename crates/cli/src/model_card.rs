@@ -36,11 +36,4 @@ impl ModelCard {
         card.preprocessing.validate()?;
         Ok(Some(card))
     }
-
-    /// The architecture's name in configurations.
-    pub(crate) fn architecture_name(&self) -> String {
-        let name =
-            serde_json::to_value(&self.architecture).ok().and_then(|json| Some(json.get("name")?.as_str()?.to_owned()));
-        name.unwrap_or_default()
-    }
 }

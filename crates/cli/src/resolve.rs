@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use taper_data::BUILT_IN;
-use taper_models::ModelConfig;
+use taper_models::{Freeze, ModelConfig};
 use taper_optim::{AdamWConfig, OptimizerConfig, ScheduleConfig, SgdConfig};
 use toml::{Table, Value};
 
@@ -67,7 +67,8 @@ pub(crate) fn resolve(args: &TrainArgs) -> Result<Resolved> {
 pub(crate) fn resolve_finetune(args: &FinetuneArgs, base: &BaseWeights) -> Result<Resolved> {
     let wishes = wishes::of_finetune(args)?;
     // A policy that cannot be read is named below, with all others' mistakes.
-    let freeze = last_text(&wishes, "train.freeze").and_then(|text| text.parse().ok()).unwrap_or_default();
+    let freeze = last_text(&wishes, "train.freeze").and_then(|text| text.parse().ok());
+    let freeze = freeze.unwrap_or(if base.architecture().trains_backbone() { Freeze::None } else { Freeze::Backbone });
     let mut layered = Layered::of_recipe(args.recipe.when_frozen(&freeze))?;
     layered.put_model(base.architecture())?;
     layered.apply(wishes)?;

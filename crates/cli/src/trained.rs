@@ -110,7 +110,7 @@ impl Described {
                 "{} does not say how it was trained: a {} by its tensors, and ImageNet's preprocessing is assumed \
                  (shorter side to 256, central 224, bilinear, ImageNet's mean and std)",
                 path.display(),
-                self.card.architecture_name(),
+                self.card.architecture.name(),
             );
         }
         if self.class_names == ClassNames::Numbers {

@@ -1,7 +1,7 @@
 //! Weights files in and out: any of the forms and names they come in, to the names of `taper-models` and back.
 //!
-//! [`WeightsFile`] reads safetensors and what `torch.save` wrote; [`Pretrained`] understands the tensors as a ResNet by
-//! their [`Naming`] and the [`Documents`] beside them; [`load`] puts them into a model and gives a [`LoadReport`];
+//! [`WeightsFile`] reads safetensors and what `torch.save` wrote; [`Pretrained`] understands the tensors as a ResNet
+//! (or a backbone of another family) by their [`Naming`] and the [`Documents`] beside them; [`load`] puts them into a model and gives a [`LoadReport`];
 //! [`export()`] goes the other way.
 //!
 //! ```
@@ -16,6 +16,7 @@ mod config;
 mod error;
 mod export;
 mod file;
+mod foreign;
 mod identify;
 mod load;
 mod names;

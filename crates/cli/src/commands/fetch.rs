@@ -31,10 +31,8 @@ pub(crate) fn weights(name: &str, talk: Talk) -> Result<FetchedWeights> {
     let name = WeightsName::parse(name)?;
     let env = HubEnv::from_variables(|variable| std::env::var_os(variable))?;
     if let Some(known) = name.known {
-        talk.say(format!(
-            "{}: {}, {} classes, {}",
-            name.repository, known.architecture, known.num_classes, known.licence
-        ));
+        let classes = known.num_classes.map_or("no head".to_owned(), |count| format!("{count} classes"));
+        talk.say(format!("{}: {}, {classes}, {}", name.repository, known.architecture, known.licence));
         if let Some(published) = known.top1 {
             let (top1, size) = (100.0 * published.top1, published.image_size);
             talk.say(format!("published ImageNet top-1 {top1:.2} % at {size} pixels ({})", published.source));

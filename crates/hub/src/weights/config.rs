@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 use taper_data::Preprocess;
+use taper_models::{ForeignBackbone, ForeignFamily};
 
-use super::WeightsError;
+use super::{WeightsError, foreign};
 
 /// The name of the configuration beside weights, timm's and transformers' alike.
 pub const CONFIG: &str = "config.json";
@@ -59,6 +60,12 @@ impl Documents {
         };
         Ok(Self { config: read(CONFIG)?, preprocessor: read(PREPROCESSOR_CONFIG)? })
     }
+
+    /// The backbone of another family that the configuration names, if it can be read and does.
+    pub(super) fn foreign_backbone(&self) -> Option<&'static ForeignBackbone> {
+        let config = object(&self.config.as_ref()?.text).ok()?;
+        foreign::named_by(&config)
+    }
 }
 
 /// What is known about weights beside their tensors.
@@ -85,11 +92,17 @@ pub enum Origin {
 
 /// What the file and its network are, for a configuration to be held against.
 pub(super) struct Facts<'a> {
-    /// The network's name.
+    /// timm's name of the network.
     pub(super) name: &'a str,
-    /// Whether it has the stem of ResNet-D.
-    pub(super) is_resnet_d: bool,
+    pub(super) kind: Kind,
     pub(super) num_classes: Option<usize>,
+}
+
+/// Whose layers a network has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    ResNet,
+    Foreign(ForeignFamily),
 }
 
 impl Description {
@@ -129,7 +142,7 @@ fn object(text: &str) -> Result<Map<String, Value>, String> {
 }
 
 /// The value of a key, if there is one other than null.
-fn get<'a>(config: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
+pub(super) fn get<'a>(config: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
     config.get(key).filter(|value| !value.is_null())
 }
 

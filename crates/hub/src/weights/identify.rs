@@ -90,7 +90,8 @@ fn num_blocks(tensors: &BTreeMap<String, Tensor>, stage: usize) -> usize {
 fn unlike_a_resnet(tensors: &BTreeMap<String, Tensor>) -> String {
     let names: Vec<&str> = tensors.keys().take(10).map(String::as_str).collect();
     format!(
-        "its {} tensors are not a ResNet's in the names of torchvision, timm or transformers; the first are {}",
+        "its {} tensors are not a ResNet's in the names of torchvision, timm or transformers, and no config.json beside it \
+         names another network that is known; the first are {}",
         tensors.len(),
         names.join(", ")
     )

@@ -4,6 +4,7 @@
 
 mod export;
 mod files;
+mod foreign;
 mod fuzz;
 mod hostile;
 mod names;

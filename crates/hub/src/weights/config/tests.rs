@@ -1,7 +1,7 @@
 use super::*;
 use taper_data::Interpolation;
 
-const RESNET18: Facts<'_> = Facts { name: "resnet18", is_resnet_d: false, num_classes: Some(2) };
+const RESNET18: Facts<'_> = Facts { name: "resnet18", kind: Kind::ResNet, num_classes: Some(2) };
 
 fn documents(config: &str, preprocessor: &str) -> Documents {
     let document = |name: &str, text: &str| {

@@ -33,16 +33,15 @@ pub(super) fn read_config(
 fn require_architecture(architecture: &str, facts: &Facts<'_>) -> Result<(), String> {
     let base = architecture.split('.').next().unwrap_or_default();
     let base = PREFIXES.iter().find_map(|prefix| base.strip_prefix(prefix)).unwrap_or(base);
-    let expected = format!("{}{}", facts.name, if facts.is_resnet_d { "d" } else { "" });
     // gluon's versions: 1b is the usual one, 1d has the stem of ResNet-D.
     let base = match base.strip_suffix("_v1b") {
         Some(plain) => plain.to_owned(),
         None => base.strip_suffix("_v1d").map_or_else(|| base.to_owned(), |plain| format!("{plain}d")),
     };
-    if base == expected {
+    if base == facts.name {
         return Ok(());
     }
-    Err(format!("architecture is {architecture:?}, but the tensors are those of {expected}"))
+    Err(format!("architecture is {architecture:?}, but the tensors are those of {}", facts.name))
 }
 
 fn preprocessing(cfg: &Map<String, Value>) -> Result<Preprocess, String> {

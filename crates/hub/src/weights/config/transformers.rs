@@ -2,14 +2,24 @@
 
 use serde_json::{Map, Value};
 use taper_data::{Interpolation, Preprocess};
+use taper_models::ForeignFamily;
 
-use super::{Description, Facts, get, per_channel, pixels, require_count, scaled_side, wrong};
+use super::{Description, Facts, Kind, get, per_channel, pixels, require_count, scaled_side, wrong};
 
-/// Choices of transformers' ResNet that change what the same tensors compute, with the value that ours has.
-const FIXED: [(&str, Value); 3] = [
-    ("downsample_in_bottleneck", Value::Bool(false)),
-    ("downsample_in_first_stage", Value::Bool(false)),
-    ("num_channels", Value::Null),
+/// Choices that change what the same tensors compute, with the value that the network here has: of a ResNet,
+const RESNET: [(&str, &str); 4] = [
+    ("downsample_in_bottleneck", "false"),
+    ("downsample_in_first_stage", "false"),
+    ("num_channels", "3"),
+    ("hidden_act", "\"relu\""),
+];
+/// and of a DINOv2.
+const DINOV2: [(&str, &str); 5] = [
+    ("num_channels", "3"),
+    ("hidden_act", "\"gelu\""),
+    ("patch_size", "14"),
+    ("num_hidden_layers", "12"),
+    ("use_swiglu_ffn", "false"),
 ];
 
 /// From this side on, a ConvNext processor distorts instead of cropping (`image_processing_convnext.py`).
@@ -22,17 +32,18 @@ pub(super) fn read_config(
     facts: &Facts<'_>,
     description: &mut Description,
 ) -> Result<(), String> {
-    if config["model_type"] != "resnet" {
-        return Err(wrong("model_type", &config["model_type"], "\"resnet\", as the tensors are"));
+    let (model_type, fixed): (&str, &[(&str, &str)]) = match facts.kind {
+        Kind::ResNet => ("resnet", &RESNET),
+        Kind::Foreign(ForeignFamily::Dinov2) => ("dinov2", &DINOV2),
+        Kind::Foreign(_) => return Err(format!("{} is known in timm's form alone", facts.name)),
+    };
+    if config["model_type"] != model_type {
+        return Err(wrong("model_type", &config["model_type"], &format!("{model_type:?}, as the tensors are")));
     }
-    for (key, expected) in FIXED {
-        let expected = if expected.is_null() { Value::from(3) } else { expected };
-        if let Some(value) = get(config, key).filter(|value| **value != expected) {
+    for (key, expected) in fixed {
+        if let Some(value) = get(config, key).filter(|value| value.to_string() != *expected) {
             return Err(wrong(key, value, &format!("{expected}, the network that can be built")));
         }
-    }
-    if let Some(value) = get(config, "hidden_act").filter(|value| *value != "relu") {
-        return Err(wrong("hidden_act", value, "\"relu\", the network that can be built"));
     }
     description.classes = classes(config, facts)?;
     Ok(())
