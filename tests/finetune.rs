@@ -249,6 +249,64 @@ fn mistakes_have_their_code_and_words() {
     assert!(without.stderr.contains("--weights"), "{}", without.stderr);
 }
 
+/// A ConvNeXt as timm saves it, with its configuration, and no values that mean anything.
+fn write_convnext(folder: &Path) -> PathBuf {
+    let names = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/golden/weights/names.json");
+    let lines = json(names)["foreign"]["convnext_atto"]["lines"].clone();
+    let tensor = |line: &Value| {
+        let (name, shape) = line.as_str().unwrap().split_once(' ').unwrap();
+        let shape: Vec<usize> = serde_json::from_str(shape).unwrap();
+        let is_scale = shape.len() == 1 && !name.ends_with("bias");
+        let values = (0..shape.iter().product()).map(|index: usize| {
+            let value = ((index * 7919 + name.len()) % 1009) as f32 / 1009.0 - 0.5;
+            if is_scale { 1.0 } else { value * 0.2 }
+        });
+        (name.to_owned(), Tensor::from_iter(values, &Device::Cpu).unwrap().reshape(shape).unwrap())
+    };
+    std::fs::create_dir_all(folder).unwrap();
+    write(&folder.join("model.safetensors"), &lines.as_array().unwrap().iter().map(tensor).collect());
+    let config = r#"{"architecture": "convnext_atto", "num_classes": 1000, "pretrained_cfg": {"input_size": [3, 64, 64],
+        "crop_pct": 0.875, "interpolation": "bicubic", "license": "apache-2.0"}}"#;
+    std::fs::write(folder.join("config.json"), config).unwrap();
+    folder.join("model.safetensors")
+}
+
+#[test]
+fn a_backbone_of_another_family_gets_a_head() {
+    let (inputs, folder) = (Inputs::get(), temp_folder().unwrap());
+    let (base, output) = (write_convnext(&folder.path().join("convnext")), folder.path().join("run"));
+    let outcome = ok(&mut finetune(&base, &output, &["--epochs", "2"]));
+    for words in
+        ["convnext_atto, preprocessing as its configuration says", "126 tensors loaded, 2 of the head replaced"]
+    {
+        assert!(outcome.stderr.contains(words), "no {words:?} in: {}", outcome.stderr);
+    }
+    // 320 features and a bias for each of three classes.
+    assert!(outcome.stderr.contains(", 963 trained"), "{}", outcome.stderr);
+    assert!(String::from_utf8(read(output.join("config.toml"))).unwrap().contains("freeze = \"backbone\""));
+    let report: Value =
+        serde_json::from_str(&ok(taper().unwrap().args(["evaluate", "--json"]).arg(&output)).stdout).unwrap();
+    let records = String::from_utf8(read(output.join("epochs.jsonl"))).unwrap();
+    let top1 = |line: &str| serde_json::from_str::<Value>(line).unwrap()["val_top1"].as_f64().unwrap();
+    assert_eq!(report["top1"].as_f64().unwrap(), records.lines().map(top1).fold(0.0, f64::max));
+    ok(taper().unwrap().arg("predict").arg(&output).arg(inputs.path("photos/wasp")));
+    assert!(ok(taper().unwrap().args(["inspect", "weights"]).arg(&base)).stdout.contains("convnext_atto"));
+
+    let refusals: [(&[&str], &str); 3] = [
+        (&["--freeze", "none"], "convnext_atto is used as it is"),
+        (&["--recipe", "report"], "use --freeze backbone"),
+        (&["--set", "model.input_size=40"], "multiples of 32"),
+    ];
+    for (more, words) in refusals {
+        let refused = run(&mut finetune(&base, &folder.path().join("none"), more)).unwrap();
+        refused.expect_code(2);
+        assert!(refused.stderr.contains(words), "{more:?}: {}", refused.stderr);
+    }
+    let format = ["--format", "timm", "--output"];
+    let refused = run(taper().unwrap().arg("export").arg(&output).args(format).arg(folder.path().join("out"))).unwrap();
+    assert!(refused.code != Some(0) && refused.stderr.contains("only ResNets"), "{}", refused.stderr);
+}
+
 #[test]
 fn recipes_and_a_dry_run_write_nothing() {
     let (inputs, folder) = (Inputs::get(), temp_folder().unwrap());
