@@ -1,5 +1,7 @@
 //! The transform of weights to the points, packed as the products read them, and back for their gradient.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::transform::{FAR, NEAR};
@@ -8,7 +10,7 @@ use crate::build::Parts;
 use crate::conv::shape::ConvShape;
 use crate::scratch::Buffer;
 use crate::simd::{self, InstructionSet, Selected, Vector, Work};
-use crate::tile::{Panel, Panels};
+use crate::tile::{Ahead, Panel, Panels};
 
 /// Taps of the window along one axis.
 const TAPS: usize = 3;
@@ -17,7 +19,7 @@ const AREA: usize = TAPS * TAPS;
 /// Input channels whose taps are brought together in one go.
 const GROUP: usize = 16;
 /// Elements of transformed weights from which they are written past the caches: they would not stay there.
-const STREAMED: usize = 2 * 1024 * 1024;
+const STREAMED: usize = 4 * 1024 * 1024;
 /// Lanes of the widest vector.
 const MAX_LANES: usize = 16;
 
@@ -54,6 +56,11 @@ impl PackedWeights {
     pub(super) fn matrix(&self, index: usize, panel: Panel, point: usize) -> &[f32] {
         let start = point * self.stride + Self::panel_offset(self.c_in, index, panel);
         &self.values[start..start + self.c_in * panel.width]
+    }
+
+    /// All matrices of the point after one, to be asked for.
+    pub(super) fn after(&self, point: usize) -> Ahead {
+        Ahead::of(self.values[(point + 1) % POINTS * self.stride..].as_ptr(), self.stride)
     }
 
     /// Transforms the parameter `w` (OIHW) of a layer for the convolution of `shape` in that direction.
@@ -108,16 +115,18 @@ impl Work for TransformPanel<'_> {
             for point in 0..POINTS {
                 out.add(point * stride + c_in * self.panel.width).write_bytes(0, GAP);
             }
-            for vector in 0..self.panel.vectors {
-                let lanes = self.panel.width / self.panel.vectors;
-                let (first, used) = (self.panel.first + vector * lanes, self.used_lanes(vector, lanes));
-                for group in (0..c_in).step_by(GROUP) {
-                    let mut taps = [0.0; GROUP * AREA * MAX_LANES];
-                    let count = GROUP.min(c_in - group);
-                    self.transform.gather([first, used, lanes], [group, count], &mut taps);
-                    for channel in 0..count {
-                        let taps = &taps[channel * AREA * lanes..][..AREA * lanes];
-                        let out = out.add((group + channel) * self.panel.width + vector * lanes);
+            let mut taps = [0.0; GROUP * AREA * MAX_LANES];
+            for group in (0..c_in).step_by(GROUP) {
+                let count = GROUP.min(c_in - group);
+                for vector in 0..self.panel.vectors {
+                    let first = self.panel.first + vector * I::Wide::LANES;
+                    let lanes = I::Wide::LANES.min(self.transform.shape.c_out - first);
+                    if lanes < I::Wide::LANES {
+                        taps.fill(0.0);
+                    }
+                    self.transform.gather::<I::Wide>(first..first + lanes, group..group + count, &mut taps);
+                    for (channel, taps) in taps.chunks_exact(AREA * I::Wide::LANES).enumerate().take(count) {
+                        let out = out.add((group + channel) * self.panel.width + vector * I::Wide::LANES);
                         match POINTS * stride > STREAMED {
                             true => to_points::<I::Wide, true>(taps, out, stride),
                             false => to_points::<I::Wide, false>(taps, out, stride),
@@ -130,27 +139,26 @@ impl Work for TransformPanel<'_> {
     }
 }
 
-impl TransformPanel<'_> {
-    fn used_lanes(&self, vector: usize, lanes: usize) -> usize {
-        if vector + 1 == self.panel.vectors { self.panel.last_lanes } else { lanes }
-    }
-}
-
 impl Transform<'_> {
-    /// Brings the taps of some channels together: `taps[channel][tap][lane]`, lanes beyond `used` left as they are.
-    fn gather(&self, [first, used, lanes]: [usize; 3], [group, count]: [usize; 2], taps: &mut [f32]) {
+    /// Brings the taps of some channels together: `taps[input][tap][output]`, in the order in which they lie.
+    #[inline(always)]
+    fn gather<V: Vector>(&self, outputs: Range<usize>, inputs: Range<usize>, taps: &mut [f32]) {
         let (c_in, c_out) = (self.shape.c_in, self.shape.c_out);
-        for lane in 0..used {
-            for channel in 0..count {
-                let (o, i) = (first + lane, group + channel);
-                let source = match self.direction {
-                    Direction::Forward => &self.w[(o * c_in + i) * AREA..][..AREA],
-                    Direction::Backward => &self.w[(i * c_out + o) * AREA..][..AREA],
-                };
-                let target = taps[channel * AREA * lanes + lane..].iter_mut().step_by(lanes);
-                match self.direction {
-                    Direction::Forward => target.zip(source).for_each(|(target, &tap)| *target = tap),
-                    Direction::Backward => target.zip(source.iter().rev()).for_each(|(target, &tap)| *target = tap),
+        match self.direction {
+            Direction::Forward => {
+                for (lane, output) in outputs.enumerate() {
+                    let source = &self.w[(output * c_in + inputs.start) * AREA..][..inputs.len() * AREA];
+                    let targets = taps.chunks_exact_mut(V::LANES).map(|lanes| &mut lanes[lane]);
+                    targets.zip(source).for_each(|(target, &tap)| *target = tap);
+                }
+            }
+            Direction::Backward => {
+                for (input, taps) in inputs.zip(taps.chunks_exact_mut(AREA * V::LANES)) {
+                    let source = &self.w[(input * c_out + outputs.start) * AREA..][..outputs.len() * AREA];
+                    for (lane, source) in source.chunks_exact(AREA).enumerate() {
+                        let targets = taps.chunks_exact_mut(V::LANES).rev().map(|lanes| &mut lanes[lane]);
+                        targets.zip(source).for_each(|(target, &tap)| *target = tap);
+                    }
                 }
             }
         }

@@ -14,7 +14,7 @@ use crate::build::Parts;
 use crate::conv::shape::ConvShape;
 use crate::scratch::Buffer;
 use crate::simd::{self, InstructionSet, Selected, Vector, Work};
-use crate::tile::{Panels, Product, Segment, Start, multiply};
+use crate::tile::{Ahead, Panels, Product, Segment, Start, multiply};
 
 /// Input channels of a slice of the result.
 pub(super) const SLICE: usize = 16;
@@ -154,6 +154,7 @@ impl Work for Point<'_> {
                     segments: &Segment::WHOLE,
                     depth: DEPTH.min(self.tiles - first),
                     last_lanes: panel.width / panel.vectors,
+                    ahead: Ahead::NOTHING,
                 };
                 // SAFETY: planes have a row per tile and whole vectors, `sums` a row per input channel; the processor
                 // is the caller's.

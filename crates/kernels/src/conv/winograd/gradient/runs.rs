@@ -13,7 +13,7 @@ use crate::conv::shape::ConvShape;
 use crate::conv::sum_in_order;
 use crate::scratch::Buffer;
 use crate::simd::{self, InstructionSet, Vector, Work};
-use crate::tile::{Panels, Product, Segment, Start, multiply};
+use crate::tile::{Ahead, Panels, Product, Segment, Start, multiply};
 
 /// Runs, whatever the number of threads.
 const TASKS: usize = 8;
@@ -111,6 +111,7 @@ impl Task<'_> {
                     segments: &Segment::WHOLE,
                     depth: tiles,
                     last_lanes: panel.width / panel.vectors,
+                    ahead: Ahead::NOTHING,
                 };
                 // SAFETY: planes have a row per tile and whole vectors; `sums` has a row per input channel.
                 unsafe { multiply::<I>(self.shape.c_in, panel, false, true, product, begin) };
