@@ -99,6 +99,9 @@ const STEPS: usize = 4;
 /// Rows of the right matrix that are asked for ahead of use.
 const AHEAD: usize = 32;
 
+/// Rows of a transposed left matrix that are asked for ahead of use: each is on another line.
+const ROWS_AHEAD: usize = 8;
+
 /// A pointer whose origin the compiler does not see through.
 ///
 /// It would otherwise keep one pointer per row of the tile in a register, and spill most of them.
@@ -289,9 +292,13 @@ unsafe fn walk_transposed<V: Vector, const ROWS: usize, const VECTORS: usize>(
     mut right: *const f32,
     product: &Product<'_>,
 ) {
-    // SAFETY: the caller vouches for processor and operands.
+    let mut ahead = if product.ahead.lines > 0 { product.ahead.start } else { right };
+    // SAFETY: the caller vouches for processor and operands; prefetched addresses are never read.
     unsafe {
         for _ in 0..product.depth {
+            prefetch_far(ahead);
+            ahead = ahead.wrapping_add(LINE);
+            prefetch(left.wrapping_add(ROWS_AHEAD * product.left_stride));
             let mut columns = [V::splat(0.0); VECTORS];
             for (index, column) in columns.iter_mut().enumerate() {
                 *column = V::load(right.add(index * V::LANES));

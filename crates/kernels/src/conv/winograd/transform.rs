@@ -295,7 +295,7 @@ pub(super) unsafe fn outputs<V: Vector>(
     }
 }
 
-/// Asks for the lines that a later tile writes: they come from memory however new the values are.
+/// Asks for the lines of a later tile of outputs. Those that are written come from memory too, however new the values.
 #[inline(always)]
 fn ask_for_outputs(y: *const f32, channels: usize, tiles: &Tiles, tile: usize) {
     if tile >= tiles.count() {
@@ -372,6 +372,7 @@ pub(super) unsafe fn gradients<V: Vector>(
 ) {
     for (index, tile) in block.enumerate() {
         let place = tiles.place(tile);
+        ask_for_outputs(pixels.start, pixels.stride, tiles, tile + AHEAD);
         // SAFETY: the caller vouches for the buffers; gradients beyond the edge are read as zeros.
         unsafe {
             let out = out.add(index * planes.row);

@@ -15,13 +15,13 @@ use crate::tile::{Ahead, Panel, Panels};
 /// Taps of the window along one axis.
 const TAPS: usize = 3;
 /// Taps of the window.
-const AREA: usize = TAPS * TAPS;
+pub(super) const AREA: usize = TAPS * TAPS;
 /// Input channels whose taps are brought together in one go.
 const GROUP: usize = 16;
 /// Elements of transformed weights from which they are written past the caches: they would not stay there.
 const STREAMED: usize = 4 * 1024 * 1024;
 /// Lanes of the widest vector.
-const MAX_LANES: usize = 16;
+pub(super) const MAX_LANES: usize = 16;
 
 /// Lagrange's factors of the points ±√½ and ±√2.
 const NEAR_FACTOR: f32 = -2.0 / 3.0;
@@ -235,24 +235,33 @@ pub(super) unsafe fn from_points<V: Vector>(
         for column in (0..columns).step_by(V::LANES) {
             // SAFETY: the caller vouches for the buffers.
             unsafe {
-                let sums = sums.add(row * columns + column);
-                let mut half = [[V::splat(0.0); WINDOW]; TAPS];
-                for x in 0..WINDOW {
-                    let mut points = [V::splat(0.0); WINDOW];
-                    for (y, value) in points.iter_mut().enumerate() {
-                        *value = V::load(sums.add((y * WINDOW + x) * stride));
-                    }
-                    let taps = gather_points(points);
-                    for (half, tap) in half.iter_mut().zip(taps) {
-                        half[x] = tap;
-                    }
-                }
-                for (y, points) in half.into_iter().enumerate() {
-                    for (x, tap) in gather_points(points).into_iter().enumerate() {
-                        tap.store(out.add((row * AREA + y * TAPS + x) * columns + column));
-                    }
+                let taps = taps::<V>(sums.add(row * columns + column), stride);
+                for (tap, value) in taps.into_iter().flatten().enumerate() {
+                    value.store(out.add((row * AREA + tap) * columns + column));
                 }
             }
         }
+    }
+}
+
+/// The taps of one vector of pairs from their sums at the points, `stride` apart.
+///
+/// # Safety
+/// The processor has the vector's instructions, and there is a vector at every point.
+#[inline(always)]
+pub(super) unsafe fn taps<V: Vector>(sums: *const f32, stride: usize) -> [[V; TAPS]; TAPS] {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut half = [[V::splat(0.0); WINDOW]; TAPS];
+        for x in 0..WINDOW {
+            let mut points = [V::splat(0.0); WINDOW];
+            for (y, value) in points.iter_mut().enumerate() {
+                *value = V::load(sums.add((y * WINDOW + x) * stride));
+            }
+            for (half, tap) in half.iter_mut().zip(gather_points(points)) {
+                half[x] = tap;
+            }
+        }
+        [gather_points(half[0]), gather_points(half[1]), gather_points(half[2])]
     }
 }
