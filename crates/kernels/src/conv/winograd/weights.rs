@@ -5,7 +5,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::transform::{FAR, NEAR};
-use super::{GAP, POINTS, WINDOW};
+use super::{GAP, POINTS, WINDOW, plane_stride};
 use crate::build::Parts;
 use crate::conv::shape::ConvShape;
 use crate::scratch::Buffer;
@@ -84,7 +84,7 @@ impl Work for Transform<'_> {
     unsafe fn run<I: InstructionSet>(self) -> PackedWeights {
         let (c_in, c_out) = (self.shape.c_in, self.shape.c_out);
         let panels: Vec<Panel> = Panels::new::<I>(c_out).iter().collect();
-        let stride = c_in * Panels::new::<I>(c_out).padded() + GAP * panels.len();
+        let stride = plane_stride(c_in * Panels::new::<I>(c_out).padded() + GAP * panels.len());
         let mut values = Buffer::lend(POINTS * stride);
         let result = Parts::of(&mut values);
         (0..panels.len()).into_par_iter().with_max_len(1).for_each(|index| {

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::super::transform::{self, Channels};
 use super::super::weights::{self, AREA, MAX_LANES};
-use super::super::{GAP, POINTS, Planes, Tiles};
+use super::super::{GAP, POINTS, Planes, Tiles, plane_stride};
 use super::padded;
 use crate::build::{Parts, build_parts};
 use crate::conv::shape::ConvShape;
@@ -53,7 +53,7 @@ impl Work for Gradient<'_> {
         let inputs = Planes::rows(most, rows.next_multiple_of(GAP));
         let gradients = Planes::panels(most, columns, 2 * I::Wide::LANES);
         let row = columns + GAP;
-        let stride = rows * row;
+        let stride = plane_stride(rows * row);
         let (mut x, mut dy) = (Buffer::lend(inputs.len()), Buffer::lend(gradients.len()));
         let mut sums = Buffer::lend(POINTS * stride);
         if self.tiles.count() == 0 {

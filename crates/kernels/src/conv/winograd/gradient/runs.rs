@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::super::transform::{self, Channels};
 use super::super::weights;
-use super::super::{GAP, POINTS, Planes, Tiles};
+use super::super::{GAP, POINTS, Planes, Tiles, plane_stride};
 use super::padded;
 use crate::conv::shape::ConvShape;
 use crate::conv::sum_in_order;
@@ -45,7 +45,7 @@ impl Work for Task<'_> {
     #[inline(always)]
     unsafe fn run<I: InstructionSet>(self) -> Vec<f32> {
         let (rows, columns) = (self.shape.c_in, padded(self.shape));
-        let stride = rows * columns + GAP;
+        let stride = plane_stride(rows * columns);
         let mut gradient = vec![0.0; rows * 9 * columns];
         let mut sums = Buffer::lend(POINTS * stride);
         for start in self.run.clone().step_by(BLOCK) {
