@@ -3,6 +3,7 @@
 //! A tile of rows × columns of the result stays in registers while the shared axis is walked. The shared axis may lie
 //! in several segments of both operands, so that the taps of a convolution's window need no copy side by side.
 
+use crate::scratch::LINE;
 use crate::simd::{InstructionSet, TileSize, Vector};
 
 /// Where one stretch of the shared axis starts in both operands, in elements.
@@ -49,6 +50,41 @@ pub(crate) struct Product<'a> {
     pub(crate) depth: usize,
     /// Lanes of the last vector of columns that are written.
     pub(crate) last_lanes: usize,
+    /// What is asked for meanwhile because a later product needs it.
+    pub(crate) ahead: Ahead,
+}
+
+/// A stretch of memory that later work needs, asked for a cache line at a time while products are formed: it then comes
+/// from the third-level cache or from memory without anyone waiting for it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ahead {
+    start: *const f32,
+    lines: usize,
+}
+
+impl Ahead {
+    pub(crate) const NOTHING: Self = Self { start: std::ptr::null(), lines: 0 };
+
+    /// `len` elements from an address, which may lie anywhere.
+    pub(crate) fn of(start: *const f32, len: usize) -> Self {
+        Self { start, lines: len.div_ceil(LINE) }
+    }
+
+    /// One of `count` parts.
+    pub(crate) fn part(self, index: usize, count: usize) -> Self {
+        let lines = self.lines.div_ceil(count.max(1));
+        self.after(index * lines).first(lines)
+    }
+
+    /// What follows the first `lines`.
+    fn after(self, lines: usize) -> Self {
+        let lines = lines.min(self.lines);
+        Self { start: self.start.wrapping_add(lines * LINE), lines: self.lines - lines }
+    }
+
+    fn first(self, lines: usize) -> Self {
+        Self { lines: lines.min(self.lines), ..self }
+    }
 }
 
 /// Rows that share a pointer: offsets of up to three strides need no register of their own.
@@ -61,7 +97,10 @@ const GROUPS: usize = 4;
 const STEPS: usize = 4;
 
 /// Rows of the right matrix that are asked for ahead of use.
-const AHEAD: usize = 16;
+const AHEAD: usize = 32;
+
+/// Rows of a transposed left matrix that are asked for ahead of use: each is on another line.
+const ROWS_AHEAD: usize = 8;
 
 /// A pointer whose origin the compiler does not see through.
 ///
@@ -97,6 +136,18 @@ pub(crate) fn prefetch(address: *const f32) {
     // SAFETY: a prefetch reads nothing and never faults.
     unsafe {
         std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
+
+/// As [`prefetch`], into the second-level cache.
+#[inline(always)]
+fn prefetch_far(address: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch reads nothing and never faults.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(address.cast());
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = address;
@@ -173,6 +224,8 @@ unsafe fn walk<V: Vector, const ROWS: usize, const VECTORS: usize>(
     mut right: *const f32,
     product: &Product<'_>,
 ) {
+    // A line for each value of the shared axis, or else once more what is read anyway.
+    let mut ahead = if product.ahead.lines > 0 { product.ahead.start } else { right };
     let (one, three) = (opaque_distance(product.left_stride), opaque_distance(3 * product.left_stride));
     // SAFETY: the caller vouches for processor and operands; prefetched addresses are never read.
     unsafe {
@@ -186,7 +239,9 @@ unsafe fn walk<V: Vector, const ROWS: usize, const VECTORS: usize>(
             }
             for step in 0..STEPS {
                 walk_step(sums, &groups, [one, three], step, right.add(step * VECTORS * V::LANES));
+                prefetch_far(ahead.wrapping_add(step * LINE));
             }
+            ahead = ahead.wrapping_add(STEPS * LINE);
             for group in groups.iter_mut().take(ROWS.div_ceil(GROUP)) {
                 *group = group.add(STEPS);
             }
@@ -237,9 +292,13 @@ unsafe fn walk_transposed<V: Vector, const ROWS: usize, const VECTORS: usize>(
     mut right: *const f32,
     product: &Product<'_>,
 ) {
-    // SAFETY: the caller vouches for processor and operands.
+    let mut ahead = if product.ahead.lines > 0 { product.ahead.start } else { right };
+    // SAFETY: the caller vouches for processor and operands; prefetched addresses are never read.
     unsafe {
         for _ in 0..product.depth {
+            prefetch_far(ahead);
+            ahead = ahead.wrapping_add(LINE);
+            prefetch(left.wrapping_add(ROWS_AHEAD * product.left_stride));
             let mut columns = [V::splat(0.0); VECTORS];
             for (index, column) in columns.iter_mut().enumerate() {
                 *column = V::load(right.add(index * V::LANES));
@@ -301,6 +360,11 @@ impl Panels {
         self.columns.next_multiple_of(self.lanes)
     }
 
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.columns.div_ceil(2 * self.lanes)
+    }
+
     /// The panels from first to last.
     pub(crate) fn iter(self) -> impl Iterator<Item = Panel> {
         let Self { columns, lanes } = self;
@@ -326,12 +390,13 @@ pub(crate) unsafe fn multiply<I: InstructionSet>(
     start: Start,
 ) {
     let left_step = if transposed { 1 } else { product.left_stride };
-    for (first, rows) in even_parts(rows, I::MAX_ROWS) {
+    for (index, (first, rows)) in even_parts(rows, I::MAX_ROWS).enumerate() {
         // SAFETY: the caller vouches for the whole, of which these rows are a part.
         unsafe {
             let tile = Product {
                 left: product.left.add(first * left_step),
                 out: product.out.add(first * product.out_stride),
+                ahead: product.ahead.after(index * product.depth),
                 ..product
             };
             I::tile(TileSize { rows, vectors: panel.vectors, narrow, transposed }, &tile, start);

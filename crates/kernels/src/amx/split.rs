@@ -3,6 +3,10 @@
 use std::arch::x86_64::*;
 
 use super::product::TILE;
+use crate::tile::prefetch;
+
+/// Values ahead that are asked for: what follows lies side by side, but the processor does not foresee far enough.
+const AHEAD: usize = 1024;
 
 /// The bf16 parts of 32 values, in their order: each rounds what those before leave.
 #[derive(Clone, Copy)]
@@ -138,6 +142,8 @@ pub(crate) unsafe fn split_pixel<const PARTS: usize>(
         // SAFETY: the caller's.
         unsafe {
             let values = values.add((index * 32).min(channels - 32));
+            prefetch(values.wrapping_add(AHEAD));
+            prefetch(values.wrapping_add(AHEAD + 16));
             let parts = Parts::<PARTS>::of(_mm512_loadu_ps(values), _mm512_loadu_ps(values.add(16)));
             parts.store(32, target.add(index * chunk), distance);
         }

@@ -13,7 +13,7 @@ use super::{num_runs, sum_in_order, whole_vectors};
 use crate::build::build;
 use crate::scratch::Buffer;
 use crate::simd::{self, InstructionSet, Work};
-use crate::tile::{Panels, Product, Segment, Start, multiply};
+use crate::tile::{Ahead, Panels, Product, Segment, Start, multiply};
 
 /// Pixels whose products are formed in registers before they are added to the run's.
 const BLOCK_PIXELS: usize = 256;
@@ -169,6 +169,7 @@ impl Run<'_> {
                 segments: &Segment::WHOLE,
                 depth: pixels,
                 last_lanes: panel.width / panel.vectors,
+                ahead: Ahead::NOTHING,
             };
             // SAFETY: the copies have a row per pixel and whole vectors; `sums` has a row per output channel.
             unsafe { multiply::<I>(self.shape.c_out, panel, narrow, true, product, Start::Destination) };

@@ -10,7 +10,7 @@ use crate::conv::window::Window;
 use crate::conv::{num_runs, sum_in_order, whole_vectors};
 use crate::scratch::Buffer;
 use crate::simd::{self, InstructionSet, Work};
-use crate::tile::{Panels, Product, Segment, Start, multiply};
+use crate::tile::{Ahead, Panels, Product, Segment, Start, multiply};
 
 /// Output pixels of a band, about.
 const BAND_PIXELS: usize = 512;
@@ -165,6 +165,7 @@ impl Run<'_> {
                     segments: &segments,
                     depth: width,
                     last_lanes: panel.width / panel.vectors,
+                    ahead: Ahead::NOTHING,
                 };
                 // SAFETY: the frame covers what the taps read of these rows; gradients and sums have whole vectors.
                 unsafe {

@@ -10,7 +10,7 @@ use crate::conv::pass::{Order, Pass};
 use crate::conv::window::Window;
 use crate::scratch::Buffer;
 use crate::simd::{self, InstructionSet, Work};
-use crate::tile::{Panel, Panels, Product, Segment, Start, multiply};
+use crate::tile::{Ahead, Panel, Panels, Product, Segment, Start, multiply};
 
 /// Elements of a frame, about: a quarter of a mebibyte stays in the second-level cache beside a panel of weights.
 const FRAME_ELEMENTS: usize = 64 * 1024;
@@ -210,6 +210,7 @@ impl Band<'_> {
                         segments: &segments,
                         depth,
                         last_lanes: panel.last_lanes,
+                        ahead: Ahead::NOTHING,
                     };
                     multiply::<I>(window.columns.count, panel, narrow, false, product, start);
                 }

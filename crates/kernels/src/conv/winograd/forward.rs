@@ -9,7 +9,7 @@ use crate::build::{Parts, build_parts};
 use crate::conv::shape::ConvShape;
 use crate::scratch::Buffer;
 use crate::simd::{self, InstructionSet, Work};
-use crate::tile::{Panels, Product, Segment, Start, multiply};
+use crate::tile::{Ahead, Panels, Product, Segment, Start, even_parts, multiply};
 
 /// `y = x ∗ w + bias`; `w` is the layer's parameter in either direction, `shape` that of this convolution.
 pub(in crate::conv) fn forward(
@@ -38,7 +38,8 @@ pub(in crate::conv) fn forward(
 fn block_len(tiles: &Tiles, shape: &ConvShape) -> usize {
     let most = match shape.c_in.max(shape.c_out) {
         0..=64 => 28,
-        65..=256 => 56,
+        65..=128 => 56,
+        129..=256 => 84,
         _ => 256,
     };
     let count = tiles.count().max(1);
@@ -62,7 +63,6 @@ impl Work for Block<'_> {
     #[inline(always)]
     unsafe fn run<I: InstructionSet>(self) {
         let (c_in, c_out) = (self.shape.c_in, self.shape.c_out);
-        let narrow = Panels::are_narrow::<I>(c_out);
         let padded = c_in.next_multiple_of(super::GAP);
         let (values, products) =
             (Planes::rows(self.block.len(), padded), Planes::rows(self.block.len(), Panels::new::<I>(c_out).padded()));
@@ -76,43 +76,51 @@ impl Work for Block<'_> {
         unsafe {
             let block = self.block.clone();
             transform::inputs::<I::Wide>(pixels, &self.tiles, block.clone(), zeros.as_ptr(), out, values);
-            self.multiply::<I>(&transformed, values, &mut sums, products, narrow);
+            for point in 0..POINTS {
+                let (left, out) = (&transformed[point * values.plane..], &mut sums[point * products.plane..]);
+                self.multiply::<I>(point, (left, values.row), (out, products.row));
+            }
             transform::outputs::<I::Wide>(sums.as_ptr(), products, &self.tiles, block, c_out, bias, y);
         }
     }
 }
 
 impl Block<'_> {
-    /// The 36 products of transformed inputs and weights.
+    /// The product of transformed inputs and weights at one point; matrices come with the distance between their rows.
+    ///
+    /// A few rows stay in the first-level cache while all weights pass by from the second. What comes next is on its
+    /// way there meanwhile: the rows that follow, the place of their products, and the weights of the next point.
     ///
     /// # Safety
-    /// The processor has the instruction set.
+    /// The processor has the instruction set; planes have a row per tile, with room for whole vectors.
     #[inline(always)]
-    unsafe fn multiply<I: InstructionSet>(
-        &self,
-        values: &[f32],
-        value_planes: Planes,
-        sums: &mut [f32],
-        sum_planes: Planes,
-        narrow: bool,
-    ) {
-        let c_in = self.shape.c_in;
-        for point in 0..POINTS {
-            for (index, panel) in Panels::new::<I>(self.shape.c_out).iter().enumerate() {
-                let right = self.weights.matrix(index, panel, point);
-                let product = Product {
-                    left: values[point * value_planes.plane..].as_ptr(),
-                    left_stride: value_planes.row,
-                    right: right.as_ptr(),
-                    right_stride: panel.width,
-                    out: sums[point * sum_planes.plane + panel.first..].as_mut_ptr(),
-                    out_stride: sum_planes.row,
-                    segments: &Segment::WHOLE,
-                    depth: c_in,
-                    last_lanes: panel.width / panel.vectors,
+    unsafe fn multiply<I: InstructionSet>(&self, point: usize, left: (&[f32], usize), out: (&mut [f32], usize)) {
+        let panels = Panels::new::<I>(self.shape.c_out);
+        let narrow = Panels::are_narrow::<I>(self.shape.c_out);
+        let (few, next) = (self.block.len().div_ceil(I::MAX_ROWS), self.weights.after(point));
+        for (strip, (first, rows)) in even_parts(self.block.len(), I::MAX_ROWS).enumerate() {
+            let (left, left_stride) = (left.0[first * left.1..].as_ptr(), left.1);
+            let (out, out_stride) = (out.0[first * out.1..].as_mut_ptr(), out.1);
+            for (index, panel) in panels.iter().enumerate() {
+                let ahead = match index {
+                    0 => Ahead::of(left.wrapping_add(rows * left_stride), rows * left_stride),
+                    1 => Ahead::of(out.wrapping_add(rows * out_stride), rows * out_stride),
+                    _ => next.part(strip, few).part(index - 2, panels.count() - 2),
                 };
-                // SAFETY: a plane has a row per tile, with room for whole vectors.
-                unsafe { multiply::<I>(self.block.len(), panel, narrow, false, product, Start::Zero) };
+                let product = Product {
+                    left,
+                    left_stride,
+                    right: self.weights.matrix(index, panel, point).as_ptr(),
+                    right_stride: panel.width,
+                    out: out.wrapping_add(panel.first),
+                    out_stride,
+                    segments: &Segment::WHOLE,
+                    depth: self.shape.c_in,
+                    last_lanes: panel.width / panel.vectors,
+                    ahead,
+                };
+                // SAFETY: the caller vouches for the planes; the weights have a row per input channel.
+                unsafe { multiply::<I>(rows, panel, narrow, false, product, Start::Zero) };
             }
         }
     }

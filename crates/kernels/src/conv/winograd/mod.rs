@@ -17,6 +17,7 @@ pub(super) use gradient::weight_gradient;
 pub(super) use weights::Direction;
 
 use super::shape::ConvShape;
+use crate::scratch::LINE;
 
 /// Outputs of a tile along one axis.
 const TILE: usize = 4;
@@ -24,9 +25,15 @@ const TILE: usize = 4;
 const WINDOW: usize = 6;
 /// Products per tile and pair of channels.
 const POINTS: usize = WINDOW * WINDOW;
-/// Elements between rows and planes of the transformed values beyond their length, so that rows that a product reads
-/// together do not fall on the same sets of the first-level cache.
+/// Elements between rows of the transformed values beyond their length, so that rows that a product reads together do
+/// not fall on the same sets of the first-level cache.
 const GAP: usize = 16;
+
+/// Elements between planes of so many: an odd number of cache lines, so that the same place in all planes, which the
+/// transforms read or write together, is on as many sets as there are.
+fn plane_stride(len: usize) -> usize {
+    (len.div_ceil(LINE) | 1) * LINE
+}
 
 /// Channels from which the transforms cost less than the products they save.
 const MIN_CHANNELS: usize = 16;
@@ -127,13 +134,13 @@ impl Planes {
     /// One panel: for matrices that a product walks by rows.
     fn rows(tiles: usize, channels: usize) -> Self {
         let (row, width) = (channels + GAP, channels.max(1));
-        Self { width, row, panel: 0, plane: tiles * row + GAP }
+        Self { width, row, panel: 0, plane: plane_stride(tiles * row) }
     }
 
     /// Panels of two vectors: for matrices that a product reads whole vectors of.
     fn panels(tiles: usize, channels: usize, width: usize) -> Self {
         let panel = tiles * width + GAP;
-        Self { width, row: width, panel, plane: channels.div_ceil(width) * panel }
+        Self { width, row: width, panel, plane: plane_stride(channels.div_ceil(width) * panel) }
     }
 
     fn len(&self) -> usize {

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::{Place, Planes, TILE, Tiles, WINDOW};
+use crate::scratch::LINE;
 use crate::simd::Vector;
 use crate::tile::prefetch;
 
@@ -189,7 +190,7 @@ fn ask_for(pixels: Channels, tiles: &Tiles, tile: usize) {
     for row in 0..TILE {
         for column in 0..TILE {
             if let Some(pixel) = tiles.input_pixel(place, row + tiles.padding[0], column + tiles.padding[1]) {
-                for channel in (0..pixels.count).step_by(crate::scratch::LINE) {
+                for channel in (0..pixels.count).step_by(LINE) {
                     prefetch(pixels.start.wrapping_add(pixel * pixels.stride + channel));
                 }
             }
@@ -276,6 +277,7 @@ pub(super) unsafe fn outputs<V: Vector>(
 ) {
     for (index, tile) in block.enumerate() {
         let place = tiles.place(tile);
+        ask_for_outputs(y, channels, tiles, tile + 1);
         for channel in (0..channels).step_by(V::LANES) {
             let lanes = (channels - channel).min(V::LANES);
             // SAFETY: the caller vouches for the buffers; outputs beyond the edge are not written.
@@ -288,6 +290,24 @@ pub(super) unsafe fn outputs<V: Vector>(
                     }
                 }
                 store_outputs(values, tiles, place, y.add(channel), channels, lanes);
+            }
+        }
+    }
+}
+
+/// Asks for the lines of a later tile of outputs. Those that are written come from memory too, however new the values.
+#[inline(always)]
+fn ask_for_outputs(y: *const f32, channels: usize, tiles: &Tiles, tile: usize) {
+    if tile >= tiles.count() {
+        return;
+    }
+    let place = tiles.place(tile);
+    for row in 0..TILE {
+        for column in 0..TILE {
+            if let Some(pixel) = tiles.output_pixel(place, row, column) {
+                for channel in (0..channels).step_by(LINE) {
+                    prefetch(y.wrapping_add(pixel * channels + channel));
+                }
             }
         }
     }
@@ -352,6 +372,7 @@ pub(super) unsafe fn gradients<V: Vector>(
 ) {
     for (index, tile) in block.enumerate() {
         let place = tiles.place(tile);
+        ask_for_outputs(pixels.start, pixels.stride, tiles, tile + AHEAD);
         // SAFETY: the caller vouches for the buffers; gradients beyond the edge are read as zeros.
         unsafe {
             let out = out.add(index * planes.row);

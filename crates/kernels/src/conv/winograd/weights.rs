@@ -1,25 +1,27 @@
 //! The transform of weights to the points, packed as the products read them, and back for their gradient.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::transform::{FAR, NEAR};
-use super::{GAP, POINTS, WINDOW};
+use super::{GAP, POINTS, WINDOW, plane_stride};
 use crate::build::Parts;
 use crate::conv::shape::ConvShape;
 use crate::scratch::Buffer;
 use crate::simd::{self, InstructionSet, Selected, Vector, Work};
-use crate::tile::{Panel, Panels};
+use crate::tile::{Ahead, Panel, Panels};
 
 /// Taps of the window along one axis.
 const TAPS: usize = 3;
 /// Taps of the window.
-const AREA: usize = TAPS * TAPS;
+pub(super) const AREA: usize = TAPS * TAPS;
 /// Input channels whose taps are brought together in one go.
 const GROUP: usize = 16;
 /// Elements of transformed weights from which they are written past the caches: they would not stay there.
-const STREAMED: usize = 2 * 1024 * 1024;
+const STREAMED: usize = 4 * 1024 * 1024;
 /// Lanes of the widest vector.
-const MAX_LANES: usize = 16;
+pub(super) const MAX_LANES: usize = 16;
 
 /// Lagrange's factors of the points ±√½ and ±√2.
 const NEAR_FACTOR: f32 = -2.0 / 3.0;
@@ -56,6 +58,11 @@ impl PackedWeights {
         &self.values[start..start + self.c_in * panel.width]
     }
 
+    /// All matrices of the point after one, to be asked for.
+    pub(super) fn after(&self, point: usize) -> Ahead {
+        Ahead::of(self.values[(point + 1) % POINTS * self.stride..].as_ptr(), self.stride)
+    }
+
     /// Transforms the parameter `w` (OIHW) of a layer for the convolution of `shape` in that direction.
     pub(super) fn new(path: Selected, w: &[f32], shape: &ConvShape, direction: Direction) -> Self {
         simd::run(path, Transform { path, w, shape, direction })
@@ -77,7 +84,7 @@ impl Work for Transform<'_> {
     unsafe fn run<I: InstructionSet>(self) -> PackedWeights {
         let (c_in, c_out) = (self.shape.c_in, self.shape.c_out);
         let panels: Vec<Panel> = Panels::new::<I>(c_out).iter().collect();
-        let stride = c_in * Panels::new::<I>(c_out).padded() + GAP * panels.len();
+        let stride = plane_stride(c_in * Panels::new::<I>(c_out).padded() + GAP * panels.len());
         let mut values = Buffer::lend(POINTS * stride);
         let result = Parts::of(&mut values);
         (0..panels.len()).into_par_iter().with_max_len(1).for_each(|index| {
@@ -108,16 +115,18 @@ impl Work for TransformPanel<'_> {
             for point in 0..POINTS {
                 out.add(point * stride + c_in * self.panel.width).write_bytes(0, GAP);
             }
-            for vector in 0..self.panel.vectors {
-                let lanes = self.panel.width / self.panel.vectors;
-                let (first, used) = (self.panel.first + vector * lanes, self.used_lanes(vector, lanes));
-                for group in (0..c_in).step_by(GROUP) {
-                    let mut taps = [0.0; GROUP * AREA * MAX_LANES];
-                    let count = GROUP.min(c_in - group);
-                    self.transform.gather([first, used, lanes], [group, count], &mut taps);
-                    for channel in 0..count {
-                        let taps = &taps[channel * AREA * lanes..][..AREA * lanes];
-                        let out = out.add((group + channel) * self.panel.width + vector * lanes);
+            let mut taps = [0.0; GROUP * AREA * MAX_LANES];
+            for group in (0..c_in).step_by(GROUP) {
+                let count = GROUP.min(c_in - group);
+                for vector in 0..self.panel.vectors {
+                    let first = self.panel.first + vector * I::Wide::LANES;
+                    let lanes = I::Wide::LANES.min(self.transform.shape.c_out - first);
+                    if lanes < I::Wide::LANES {
+                        taps.fill(0.0);
+                    }
+                    self.transform.gather::<I::Wide>(first..first + lanes, group..group + count, &mut taps);
+                    for (channel, taps) in taps.chunks_exact(AREA * I::Wide::LANES).enumerate().take(count) {
+                        let out = out.add((group + channel) * self.panel.width + vector * I::Wide::LANES);
                         match POINTS * stride > STREAMED {
                             true => to_points::<I::Wide, true>(taps, out, stride),
                             false => to_points::<I::Wide, false>(taps, out, stride),
@@ -130,27 +139,26 @@ impl Work for TransformPanel<'_> {
     }
 }
 
-impl TransformPanel<'_> {
-    fn used_lanes(&self, vector: usize, lanes: usize) -> usize {
-        if vector + 1 == self.panel.vectors { self.panel.last_lanes } else { lanes }
-    }
-}
-
 impl Transform<'_> {
-    /// Brings the taps of some channels together: `taps[channel][tap][lane]`, lanes beyond `used` left as they are.
-    fn gather(&self, [first, used, lanes]: [usize; 3], [group, count]: [usize; 2], taps: &mut [f32]) {
+    /// Brings the taps of some channels together: `taps[input][tap][output]`, in the order in which they lie.
+    #[inline(always)]
+    fn gather<V: Vector>(&self, outputs: Range<usize>, inputs: Range<usize>, taps: &mut [f32]) {
         let (c_in, c_out) = (self.shape.c_in, self.shape.c_out);
-        for lane in 0..used {
-            for channel in 0..count {
-                let (o, i) = (first + lane, group + channel);
-                let source = match self.direction {
-                    Direction::Forward => &self.w[(o * c_in + i) * AREA..][..AREA],
-                    Direction::Backward => &self.w[(i * c_out + o) * AREA..][..AREA],
-                };
-                let target = taps[channel * AREA * lanes + lane..].iter_mut().step_by(lanes);
-                match self.direction {
-                    Direction::Forward => target.zip(source).for_each(|(target, &tap)| *target = tap),
-                    Direction::Backward => target.zip(source.iter().rev()).for_each(|(target, &tap)| *target = tap),
+        match self.direction {
+            Direction::Forward => {
+                for (lane, output) in outputs.enumerate() {
+                    let source = &self.w[(output * c_in + inputs.start) * AREA..][..inputs.len() * AREA];
+                    let targets = taps.chunks_exact_mut(V::LANES).map(|lanes| &mut lanes[lane]);
+                    targets.zip(source).for_each(|(target, &tap)| *target = tap);
+                }
+            }
+            Direction::Backward => {
+                for (input, taps) in inputs.zip(taps.chunks_exact_mut(AREA * V::LANES)) {
+                    let source = &self.w[(input * c_out + outputs.start) * AREA..][..outputs.len() * AREA];
+                    for (lane, source) in source.chunks_exact(AREA).enumerate() {
+                        let targets = taps.chunks_exact_mut(V::LANES).rev().map(|lanes| &mut lanes[lane]);
+                        targets.zip(source).for_each(|(target, &tap)| *target = tap);
+                    }
                 }
             }
         }
@@ -227,24 +235,33 @@ pub(super) unsafe fn from_points<V: Vector>(
         for column in (0..columns).step_by(V::LANES) {
             // SAFETY: the caller vouches for the buffers.
             unsafe {
-                let sums = sums.add(row * columns + column);
-                let mut half = [[V::splat(0.0); WINDOW]; TAPS];
-                for x in 0..WINDOW {
-                    let mut points = [V::splat(0.0); WINDOW];
-                    for (y, value) in points.iter_mut().enumerate() {
-                        *value = V::load(sums.add((y * WINDOW + x) * stride));
-                    }
-                    let taps = gather_points(points);
-                    for (half, tap) in half.iter_mut().zip(taps) {
-                        half[x] = tap;
-                    }
-                }
-                for (y, points) in half.into_iter().enumerate() {
-                    for (x, tap) in gather_points(points).into_iter().enumerate() {
-                        tap.store(out.add((row * AREA + y * TAPS + x) * columns + column));
-                    }
+                let taps = taps::<V>(sums.add(row * columns + column), stride);
+                for (tap, value) in taps.into_iter().flatten().enumerate() {
+                    value.store(out.add((row * AREA + tap) * columns + column));
                 }
             }
         }
+    }
+}
+
+/// The taps of one vector of pairs from their sums at the points, `stride` apart.
+///
+/// # Safety
+/// The processor has the vector's instructions, and there is a vector at every point.
+#[inline(always)]
+pub(super) unsafe fn taps<V: Vector>(sums: *const f32, stride: usize) -> [[V; TAPS]; TAPS] {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut half = [[V::splat(0.0); WINDOW]; TAPS];
+        for x in 0..WINDOW {
+            let mut points = [V::splat(0.0); WINDOW];
+            for (y, value) in points.iter_mut().enumerate() {
+                *value = V::load(sums.add((y * WINDOW + x) * stride));
+            }
+            for (half, tap) in half.iter_mut().zip(gather_points(points)) {
+                half[x] = tap;
+            }
+        }
+        [gather_points(half[0]), gather_points(half[1]), gather_points(half[2])]
     }
 }

@@ -14,8 +14,8 @@ const FEW_CHANNELS: usize = 64;
 /// Gradient of the weights, OIHW. How the sums are cut depends on the shape alone.
 pub(in crate::conv) fn weight_gradient(x: &[f32], dy: &[f32], shape: &ConvShape) -> Vec<f32> {
     match shape.c_in.max(shape.c_out) <= FEW_CHANNELS {
-        true => to_parameter(&[runs::weight_gradient(x, dy, shape)], shape, shape.c_in),
-        false => to_parameter(&points::weight_gradient(x, dy, shape), shape, points::SLICE),
+        true => to_parameter(&runs::weight_gradient(x, dy, shape), shape),
+        false => points::weight_gradient(x, dy, shape),
     }
 }
 
@@ -24,18 +24,15 @@ fn padded(shape: &ConvShape) -> usize {
     whole_vectors(shape.c_out)
 }
 
-/// From `[c_in, 9, c_out]` per slice of input channels to OIHW.
-fn to_parameter(slices: &[Vec<f32>], shape: &ConvShape, channels: usize) -> Vec<f32> {
+/// From `[c_in, 9, c_out]` to OIHW.
+fn to_parameter(values: &[f32], shape: &ConvShape) -> Vec<f32> {
     let (c_in, taps, padded) = (shape.c_in, shape.taps(), padded(shape));
     let mut dw = vec![0.0; shape.c_out * c_in * taps];
     // Few output channels at a time, so that what is read of a row is used before it leaves the cache.
     dw.par_chunks_mut(16 * c_in * taps).enumerate().for_each(|(group, dw)| {
-        for (slice, values) in slices.iter().enumerate() {
-            for (row, values) in values.chunks_exact(padded).enumerate() {
-                let offset = slice * channels * taps + row;
-                let targets = dw[offset..].iter_mut().step_by(c_in * taps);
-                targets.zip(&values[group * 16..]).for_each(|(target, value)| *target = *value);
-            }
+        for (row, values) in values.chunks_exact(padded).enumerate() {
+            let targets = dw[row..].iter_mut().step_by(c_in * taps);
+            targets.zip(&values[group * 16..]).for_each(|(target, value)| *target = *value);
         }
     });
     dw

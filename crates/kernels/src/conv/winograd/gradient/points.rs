@@ -7,29 +7,29 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::super::transform::{self, Channels};
-use super::super::weights;
-use super::super::{GAP, POINTS, Planes, Tiles};
+use super::super::weights::{self, AREA, MAX_LANES};
+use super::super::{GAP, POINTS, Planes, Tiles, plane_stride};
 use super::padded;
-use crate::build::Parts;
+use crate::build::{Parts, build_parts};
 use crate::conv::shape::ConvShape;
 use crate::scratch::Buffer;
 use crate::simd::{self, InstructionSet, Selected, Vector, Work};
-use crate::tile::{Panels, Product, Segment, Start, multiply};
+use crate::tile::{Ahead, Panel, Panels, Product, Segment, Start, even_parts, multiply, prefetch};
 
-/// Input channels of a slice of the result.
-pub(super) const SLICE: usize = 16;
+/// Input channels of which one task transforms the sums back.
+const SLICE: usize = 16;
 
 /// Tiles whose transformed values are kept at a time.
 const BLOCK: usize = 512;
 
 /// Tiles whose products are formed in registers: both operands of a register tile then stay in the first-level cache.
-const DEPTH: usize = 96;
+const DEPTH: usize = 128;
 
 /// Tiles that one task transforms.
 const PART: usize = 16;
 
-/// The gradient in slices of [`SLICE`] input channels, each `[c_in, 9, c_out]`.
-pub(super) fn weight_gradient(x: &[f32], dy: &[f32], shape: &ConvShape) -> Vec<Vec<f32>> {
+/// The gradient, OIHW.
+pub(super) fn weight_gradient(x: &[f32], dy: &[f32], shape: &ConvShape) -> Vec<f32> {
     let path = simd::selected();
     simd::run(path, Gradient { path, x, dy, shape, tiles: Tiles::of(shape) })
 }
@@ -44,15 +44,16 @@ struct Gradient<'a> {
 }
 
 impl Work for Gradient<'_> {
-    type Output = Vec<Vec<f32>>;
+    type Output = Vec<f32>;
 
     #[inline(always)]
-    unsafe fn run<I: InstructionSet>(self) -> Vec<Vec<f32>> {
+    unsafe fn run<I: InstructionSet>(self) -> Vec<f32> {
         let (rows, columns) = (self.shape.c_in, padded(self.shape));
         let most = BLOCK.min(self.tiles.count());
         let inputs = Planes::rows(most, rows.next_multiple_of(GAP));
         let gradients = Planes::panels(most, columns, 2 * I::Wide::LANES);
-        let stride = rows * columns + GAP;
+        let row = columns + GAP;
+        let stride = plane_stride(rows * row);
         let (mut x, mut dy) = (Buffer::lend(inputs.len()), Buffer::lend(gradients.len()));
         let mut sums = Buffer::lend(POINTS * stride);
         if self.tiles.count() == 0 {
@@ -66,16 +67,18 @@ impl Work for Gradient<'_> {
                 let (left, right) = (&x[point * inputs.plane..], &dy[point * gradients.plane..]);
                 simd::run(
                     self.path,
-                    Point { left, inputs, right, gradients, tiles: block.len(), rows, columns, sums, begin },
+                    Point { left, inputs, right, gradients, tiles: block.len(), rows, columns, sums, row, begin },
                 );
             });
         }
-        let slices: Vec<usize> = (0..rows).step_by(SLICE).collect();
-        let back = |first: usize| {
-            let sums = &sums[first * columns..];
-            simd::run(self.path, Back { sums, stride, rows: SLICE.min(rows - first), columns })
-        };
-        slices.into_par_iter().map(back).collect()
+        let (sums, len) = (&sums[..], self.shape.c_out * rows * AREA);
+        // SAFETY: every weight belongs to one slice.
+        unsafe {
+            build_parts(len, rows.div_ceil(SLICE), |slice, dw| {
+                let inputs = slice * SLICE..rows.min((slice + 1) * SLICE);
+                simd::run(self.path, Back { sums, row, stride, shape: self.shape, inputs, dw });
+            })
+        }
     }
 }
 
@@ -132,6 +135,8 @@ struct Point<'a> {
     rows: usize,
     columns: usize,
     sums: &'a mut [f32],
+    /// Between rows of sums.
+    row: usize,
     begin: Start,
 }
 
@@ -139,26 +144,61 @@ impl Work for Point<'_> {
     type Output = ();
 
     #[inline(always)]
-    unsafe fn run<I: InstructionSet>(self) {
+    unsafe fn run<I: InstructionSet>(mut self) {
         for first in (0..self.tiles).step_by(DEPTH) {
             let begin = if first == 0 { self.begin } else { Start::Destination };
-            for panel in Panels::new::<I>(self.columns).iter() {
-                let right = self.gradients.channel(panel.first) + first * self.gradients.row;
-                let product = Product {
-                    left: self.left[first * self.inputs.row..].as_ptr(),
-                    left_stride: self.inputs.row,
-                    right: self.right[right..].as_ptr(),
-                    right_stride: self.gradients.row,
-                    out: self.sums[panel.first..].as_mut_ptr(),
-                    out_stride: self.columns,
-                    segments: &Segment::WHOLE,
-                    depth: DEPTH.min(self.tiles - first),
-                    last_lanes: panel.width / panel.vectors,
-                };
-                // SAFETY: planes have a row per tile and whole vectors, `sums` a row per input channel; the processor
-                // is the caller's.
-                unsafe { multiply::<I>(self.rows, panel, false, true, product, begin) };
+            let depth = DEPTH.min(self.tiles - first);
+            let left = &self.left[first * self.inputs.row..];
+            let left_ahead = Ahead::of(left.as_ptr().wrapping_add(depth * self.inputs.row), depth * self.inputs.row);
+            let panels = Panels::new::<I>(self.columns);
+            for (index, panel) in panels.iter().enumerate() {
+                let ahead = left_ahead.part(index, panels.count());
+                // SAFETY: the processor is the caller's.
+                unsafe { self.multiply::<I>(left, panel, first..first + depth, ahead, begin) };
             }
+        }
+    }
+}
+
+impl Point<'_> {
+    /// The product of some tiles' inputs and of their gradients in one panel. Meanwhile the next tiles' are asked for:
+    /// `ahead` of the inputs, and the panel's own.
+    ///
+    /// # Safety
+    /// The processor has the instruction set.
+    #[inline(always)]
+    unsafe fn multiply<I: InstructionSet>(
+        &mut self,
+        left: &[f32],
+        panel: Panel,
+        tiles: Range<usize>,
+        ahead: Ahead,
+        begin: Start,
+    ) {
+        let right = &self.right[self.gradients.channel(panel.first) + tiles.start * self.gradients.row..];
+        let len = tiles.len() * self.gradients.row;
+        let right_ahead = Ahead::of(right.as_ptr().wrapping_add(len), len);
+        let strips = self.rows.div_ceil(I::MAX_ROWS);
+        let half = strips.div_ceil(2);
+        for (strip, (first, rows)) in even_parts(self.rows, I::MAX_ROWS).enumerate() {
+            let product = Product {
+                left: left[first..].as_ptr(),
+                left_stride: self.inputs.row,
+                right: right.as_ptr(),
+                right_stride: self.gradients.row,
+                out: self.sums[first * self.row + panel.first..].as_mut_ptr(),
+                out_stride: self.row,
+                segments: &Segment::WHOLE,
+                depth: tiles.len(),
+                last_lanes: panel.width / panel.vectors,
+                ahead: match strip.checked_sub(half) {
+                    None => ahead.part(strip, half),
+                    Some(strip) => right_ahead.part(strip, strips - half),
+                },
+            };
+            // SAFETY: planes have a row per tile and whole vectors, `sums` a row per input channel; the processor is the
+            // caller's.
+            unsafe { multiply::<I>(rows, panel, false, true, product, begin) };
         }
     }
 }
@@ -166,22 +206,55 @@ impl Work for Point<'_> {
 /// Sums over points back to the taps, for some input channels.
 struct Back<'a> {
     sums: &'a [f32],
+    /// Between input channels.
+    row: usize,
+    /// Between points.
     stride: usize,
-    rows: usize,
-    columns: usize,
+    shape: &'a ConvShape,
+    inputs: Range<usize>,
+    dw: Parts,
 }
 
 impl Work for Back<'_> {
-    type Output = Vec<f32>;
+    type Output = ();
 
     #[inline(always)]
-    unsafe fn run<I: InstructionSet>(self) -> Vec<f32> {
-        let mut taps = vec![0.0; self.rows * 9 * self.columns];
-        // SAFETY: 36 planes of whole vectors, and room for nine rows per row; the processor is the caller's.
-        unsafe {
-            let out = taps.as_mut_ptr();
-            weights::from_points::<I::Wide>(self.sums.as_ptr(), self.stride, self.rows, self.columns, out);
+    unsafe fn run<I: InstructionSet>(self) {
+        let (c_in, c_out, len) = (self.shape.c_in, self.shape.c_out, self.inputs.len() * AREA);
+        // Of each output, the taps of these inputs.
+        let mut taps = [[0.0; SLICE * AREA]; MAX_LANES];
+        for first in (0..c_out).step_by(I::Wide::LANES) {
+            for (index, input) in self.inputs.clone().enumerate() {
+                // SAFETY: 36 planes of rows of whole vectors; the processor is the caller's.
+                unsafe { self.spread::<I::Wide>(input * self.row + first, index, &mut taps) };
+            }
+            for (output, taps) in (first..c_out).zip(&taps).take(I::Wide::LANES) {
+                let start = (output * c_in + self.inputs.start) * AREA;
+                // SAFETY: the weights of these inputs are this task's.
+                unsafe { self.dw.start().add(start).copy_from_nonoverlapping(taps.as_ptr(), len) };
+            }
         }
-        taps
+    }
+}
+
+impl Back<'_> {
+    /// The taps of one input and a vector of outputs, whose sums are at `place` at the first point.
+    ///
+    /// # Safety
+    /// The processor has the vector's instructions, and the place lies in the sums.
+    #[inline(always)]
+    unsafe fn spread<V: Vector>(&self, place: usize, index: usize, taps: &mut [[f32; SLICE * AREA]; MAX_LANES]) {
+        let mut lanes = [0.0; MAX_LANES];
+        for point in 0..POINTS {
+            prefetch(self.sums.as_ptr().wrapping_add(point * self.stride + place + V::LANES));
+        }
+        // SAFETY: the caller's; `lanes` has room for the widest vector.
+        let values = unsafe { weights::taps::<V>(self.sums[place..].as_ptr(), self.stride) };
+        for (tap, value) in values.into_iter().flatten().enumerate() {
+            // SAFETY: as above.
+            unsafe { value.store(lanes.as_mut_ptr()) };
+            let targets = taps.iter_mut().map(|taps| &mut taps[index * AREA + tap]);
+            targets.zip(&lanes[..V::LANES]).for_each(|(target, value)| *target = *value);
+        }
     }
 }

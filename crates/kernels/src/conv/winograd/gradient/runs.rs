@@ -7,13 +7,13 @@ use rayon::prelude::*;
 
 use super::super::transform::{self, Channels};
 use super::super::weights;
-use super::super::{GAP, POINTS, Planes, Tiles};
+use super::super::{GAP, POINTS, Planes, Tiles, plane_stride};
 use super::padded;
 use crate::conv::shape::ConvShape;
 use crate::conv::sum_in_order;
 use crate::scratch::Buffer;
 use crate::simd::{self, InstructionSet, Vector, Work};
-use crate::tile::{Panels, Product, Segment, Start, multiply};
+use crate::tile::{Ahead, Panels, Product, Segment, Start, multiply};
 
 /// Runs, whatever the number of threads.
 const TASKS: usize = 8;
@@ -45,7 +45,7 @@ impl Work for Task<'_> {
     #[inline(always)]
     unsafe fn run<I: InstructionSet>(self) -> Vec<f32> {
         let (rows, columns) = (self.shape.c_in, padded(self.shape));
-        let stride = rows * columns + GAP;
+        let stride = plane_stride(rows * columns);
         let mut gradient = vec![0.0; rows * 9 * columns];
         let mut sums = Buffer::lend(POINTS * stride);
         for start in self.run.clone().step_by(BLOCK) {
@@ -111,6 +111,7 @@ impl Task<'_> {
                     segments: &Segment::WHOLE,
                     depth: tiles,
                     last_lanes: panel.width / panel.vectors,
+                    ahead: Ahead::NOTHING,
                 };
                 // SAFETY: planes have a row per tile and whole vectors; `sums` has a row per input channel.
                 unsafe { multiply::<I>(self.shape.c_in, panel, false, true, product, begin) };
