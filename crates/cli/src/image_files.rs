@@ -63,7 +63,10 @@ impl ImageFiles {
             listed("of another class", relabelled.collect()),
             listed("moved", moves.iter().map(|(from, to)| format!("{from} to {to}")).collect()),
             listed("missing", missing.difference(&moved_from).map(ToString::to_string).collect()),
-            listed("new", new.iter().filter(|(name, _)| !moved_to.contains(name)).map(|(name, _)| name.to_string()).collect()),
+            listed(
+                "new",
+                new.iter().filter(|(name, _)| !moved_to.contains(name)).map(|(name, _)| name.to_string()).collect(),
+            ),
         ]
         .into_iter()
         .flatten()

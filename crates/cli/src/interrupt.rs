@@ -39,9 +39,7 @@ impl Interrupt {
     pub(crate) fn watch() -> std::io::Result<Self> {
         let seen = Arc::new(AtomicUsize::new(0));
         let (int_ends, term_ends) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(true)));
-        for (signal, code, ends) in
-            [(SIGINT, Signal::Interrupt, &int_ends), (SIGTERM, Signal::Terminate, &term_ends)]
-        {
+        for (signal, code, ends) in [(SIGINT, Signal::Interrupt, &int_ends), (SIGTERM, Signal::Terminate, &term_ends)] {
             signal_hook::flag::register_conditional_shutdown(signal, i32::from(code.exit_code()), ends.clone())?;
             signal_hook::flag::register_usize(signal, seen.clone(), signal as usize)?;
         }

@@ -43,7 +43,10 @@ impl RunLock {
                 }
                 Err(TryLockError::WouldBlock) => return Err(refusal(run, &owner_in(&mut file))),
                 Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => {
-                    tracing::warn!("{}: this file system has no locks; see to it that no other process trains this run", path.display());
+                    tracing::warn!(
+                        "{}: this file system has no locks; see to it that no other process trains this run",
+                        path.display()
+                    );
                 }
                 Err(TryLockError::Error(error)) => {
                     return Err(error).with_context(|| format!("cannot lock {}", path.display()));

@@ -63,9 +63,8 @@ pub(crate) fn look(path: &Path) -> Result<Found> {
     let names: Vec<String> =
         entries.filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned())).collect();
     // A process that dies before the provenance stands leaves its lock behind, and has not begun.
-    let is_ours = |name: &String| {
-        name == LOCK || name.starts_with(".taper-") || BEFORE_PROVENANCE.contains(&name.as_str())
-    };
+    let is_ours =
+        |name: &String| name == LOCK || name.starts_with(".taper-") || BEFORE_PROVENANCE.contains(&name.as_str());
     let is_half_made = names.iter().any(|name| name == LOCK) && names.iter().all(is_ours);
     if names.is_empty() || is_half_made {
         return Ok(Found::Free);

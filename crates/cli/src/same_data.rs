@@ -122,7 +122,12 @@ pub(crate) fn class_differences(model: &[String], data: &[String]) -> Option<Str
     } else {
         for (names, what) in [(&new, "in the data alone"), (&gone, "in the model alone")] {
             if !names.is_empty() {
-                parts.push(format!("{} of {} classes {what} ({})", names.len(), data.len().max(model.len()), shown(names)));
+                parts.push(format!(
+                    "{} of {} classes {what} ({})",
+                    names.len(),
+                    data.len().max(model.len()),
+                    shown(names)
+                ));
             }
         }
     }
@@ -156,7 +161,9 @@ pub(crate) fn learnt_though_kept(run: &Path, data: &OpenedData, split: &Split) -
     let Some(now) = ImageFiles::of(&*data.dataset) else { return Ok(Vec::new()) };
     let then: ImageFiles = read_json(&run.join(IMAGES))?;
     let kept: HashSet<&str> = kept.iter().filter_map(|name| then.0.get(*name)?.sha256.as_deref()).collect();
-    let is_kept = |name: &String| now.0.get(name).and_then(|file| file.sha256.as_deref()).is_some_and(|sha256| kept.contains(sha256));
+    let is_kept = |name: &String| {
+        now.0.get(name).and_then(|file| file.sha256.as_deref()).is_some_and(|sha256| kept.contains(sha256))
+    };
     Ok(learnt.filter(is_kept).collect())
 }
 

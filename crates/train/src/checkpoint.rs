@@ -34,8 +34,22 @@ pub struct Checkpoint {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Manifest {
+    #[serde(default)]
+    occasion: Occasion,
     progress: Progress,
     files: BTreeMap<String, FileEntry>,
+}
+
+/// Why a checkpoint is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Occasion {
+    /// The run was to write one at this step, whenever it is run.
+    #[default]
+    Planned,
+    /// A signal or the clock asked for it. It goes when a planned one follows, so that a run which was stopped ends with
+    /// the same checkpoints as one that was not.
+    Unplanned,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,7 +66,8 @@ impl FileEntry {
 }
 
 impl Checkpoint {
-    /// Writes a checkpoint below `checkpoints`, then removes all but the newest `keep_last`.
+    /// Writes a checkpoint below `checkpoints`, then removes all but the newest `keep_last` planned ones, and an
+    /// unplanned one after them.
     ///
     /// The manifest comes last, after all it names is on the disk.
     ///
@@ -61,7 +76,7 @@ impl Checkpoint {
     pub fn save(
         disk: &dyn Disk,
         checkpoints: &Path,
-        progress: &Progress,
+        (occasion, progress): (Occasion, &Progress),
         model: &BTreeMap<String, Tensor>,
         state: &BTreeMap<String, Tensor>,
         keep_last: usize,
@@ -69,7 +84,7 @@ impl Checkpoint {
         create_folder(disk, checkpoints)?;
         let folder = checkpoints.join(format!("step-{:08}", progress.step));
         let was_there = folder.join(MANIFEST).exists();
-        write_parts(disk, &folder, progress, model, state).inspect_err(|_| {
+        write_parts(disk, &folder, (occasion, progress), model, state).inspect_err(|_| {
             // Half a checkpoint takes up room. What cannot be removed now is removed when the run goes on.
             if !was_there {
                 let _ = disk.remove_folder(&folder);
@@ -85,7 +100,17 @@ impl Checkpoint {
     /// # Errors
     /// A folder that cannot be listed.
     pub fn latest(checkpoints: &Path) -> Result<Option<Self>, TrainError> {
-        for folder in folders_with_manifest(checkpoints)?.into_iter().rev() {
+        Self::newest(checkpoints, |_| true)
+    }
+
+    /// The newest planned one, as [`Checkpoint::latest`]: where a run that diverges goes back to, whether it was stopped
+    /// in between or not.
+    pub(crate) fn latest_planned(checkpoints: &Path) -> Result<Option<Self>, TrainError> {
+        Self::newest(checkpoints, is_planned)
+    }
+
+    fn newest(checkpoints: &Path, is_meant: impl Fn(&Path) -> bool) -> Result<Option<Self>, TrainError> {
+        for folder in folders_with_manifest(checkpoints)?.into_iter().rev().filter(|folder| is_meant(folder)) {
             match Self::load(&folder) {
                 Ok(checkpoint) => return Ok(Some(checkpoint)),
                 Err(error) => tracing::warn!("passing over a damaged checkpoint: {error}"),
@@ -142,7 +167,7 @@ pub fn check_manifest(text: &[u8]) -> Result<(), String> {
 fn write_parts(
     disk: &dyn Disk,
     folder: &Path,
-    progress: &Progress,
+    (occasion, progress): (Occasion, &Progress),
     model: &BTreeMap<String, Tensor>,
     state: &BTreeMap<String, Tensor>,
 ) -> Result<(), TrainError> {
@@ -164,7 +189,7 @@ fn write_parts(
         write_on(disk, &folder.join(name), &bytes)?;
         files.insert(name.to_owned(), entry);
     }
-    let manifest = Manifest { progress: progress.clone(), files };
+    let manifest = Manifest { occasion, progress: progress.clone(), files };
     let text = serde_json::to_vec_pretty(&manifest)
         .map_err(|error| TrainError::malformed(folder.join(MANIFEST), error.to_string()))?;
     write_on(disk, &folder.join(MANIFEST), &text)
@@ -185,13 +210,27 @@ fn folders_with_manifest(checkpoints: &Path) -> Result<Vec<PathBuf>, TrainError>
     Ok(folders)
 }
 
+/// Whether the manifest in a folder says so; one that cannot be read says nothing.
+fn is_planned(folder: &Path) -> bool {
+    read_manifest(folder).is_ok_and(|manifest| manifest.occasion == Occasion::Planned)
+}
+
 fn remove_old(disk: &dyn Disk, checkpoints: &Path, keep_last: usize) -> Result<(), TrainError> {
-    let folders = folders_with_manifest(checkpoints)?;
-    for folder in folders.iter().rev().skip(keep_last) {
-        // The manifest goes first: a folder that is half removed is no checkpoint.
-        disk.remove_file(&folder.join(MANIFEST))
-            .and_then(|()| disk.remove_folder(folder))
-            .map_err(TrainError::io("remove", folder))?;
+    let (mut num_planned, mut num_newer) = (0, 0);
+    for folder in folders_with_manifest(checkpoints)?.iter().rev() {
+        let counted = if is_planned(folder) { &mut num_planned } else { &mut num_newer };
+        *counted += 1;
+        let is_kept = match num_planned {
+            // Of those after the last planned one, the newest.
+            0 => num_newer == 1,
+            _ => num_planned <= keep_last && is_planned(folder),
+        };
+        if !is_kept {
+            // The manifest goes first: a folder that is half removed is no checkpoint.
+            disk.remove_file(&folder.join(MANIFEST))
+                .and_then(|()| disk.remove_folder(folder))
+                .map_err(TrainError::io("remove", folder))?;
+        }
     }
     Ok(())
 }
@@ -219,8 +258,13 @@ mod tests {
     }
 
     fn save(dir: &Path, step: u64, keep_last: usize) {
+        save_on(Occasion::Planned, dir, step, keep_last);
+    }
+
+    fn save_on(occasion: Occasion, dir: &Path, step: u64, keep_last: usize) {
         let progress = Progress { step, elapsed_seconds: 0.1 + 0.2, ..Progress::default() };
-        Checkpoint::save(&SystemDisk, dir, &progress, &tensors(step as f32), &BTreeMap::new(), keep_last).unwrap();
+        Checkpoint::save(&SystemDisk, dir, (occasion, &progress), &tensors(step as f32), &BTreeMap::new(), keep_last)
+            .unwrap();
     }
 
     #[test]
@@ -235,6 +279,30 @@ mod tests {
         assert_eq!(latest.progress.elapsed_seconds.to_bits(), (0.1f64 + 0.2).to_bits());
         assert_eq!(latest.model.tensors["w"].to_vec1::<f32>().unwrap(), [1e8]);
         assert!(!dir.path().join("step-00000009").exists());
+    }
+
+    #[test]
+    fn unplanned_ones_go_when_a_planned_one_follows() {
+        let dir = tempfile::tempdir().unwrap();
+        let steps = || -> Vec<u64> {
+            let folders = folders_with_manifest(dir.path()).unwrap();
+            folders.iter().map(|folder| read_manifest(folder).unwrap().progress.step).collect()
+        };
+        for (occasion, step, expected) in [
+            (Occasion::Unplanned, 1, &[1][..]),
+            (Occasion::Unplanned, 2, &[2]),
+            (Occasion::Planned, 3, &[3]),
+            (Occasion::Unplanned, 4, &[3, 4]),
+            (Occasion::Unplanned, 5, &[3, 5]),
+            (Occasion::Planned, 6, &[3, 6]),
+            (Occasion::Planned, 9, &[6, 9]),
+        ] {
+            save_on(occasion, dir.path(), step, 2);
+            assert_eq!(steps(), expected, "after {occasion:?} {step}");
+        }
+        save_on(Occasion::Unplanned, dir.path(), 10, 2);
+        assert_eq!(Checkpoint::latest_planned(dir.path()).unwrap().unwrap().progress.step, 9);
+        assert_eq!(Checkpoint::latest(dir.path()).unwrap().unwrap().progress.step, 10);
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! The loop.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Instant;
 
 use candle_core::Tensor;
@@ -10,15 +9,15 @@ use taper_data::Order;
 use taper_metrics::{EpochRecord, RecordSink, StepRecord, Tally, Throughput};
 use taper_optim::{Ema, Gradients, Optimizer, Schedule};
 
-use crate::divergence::{number_or_word, norms};
+use crate::divergence::{norms, number_or_word};
 use crate::progress::Standing;
 use crate::run_folder::not_finite_in;
 use crate::source::Batches;
 use crate::step::forward_backward;
 use crate::weights::{all_tensors, first_not_finite};
 use crate::{
-    Checkpoint, DivergedBatch, Divergence, Evaluation, FitConfig, OnNonfinite, Progress, RunFolder, Source, TrainError,
-    evaluate,
+    Checkpoint, DivergedBatch, Divergence, Evaluation, FitConfig, Occasion, OnNonfinite, Progress, RunFolder, Source,
+    TrainError, evaluate,
 };
 
 /// A run: a model, its data, its optimizer and where it stands. [`Fit::run`] trains it.
@@ -129,7 +128,7 @@ impl Fit<'_> {
         let mut clock = Clock { since: Instant::now(), last_checkpoint: Instant::now() };
         if self.progress.step == 0 && self.config.on_nonfinite == OnNonfinite::Rollback {
             // There must be something to go back to.
-            self.checkpoint(&mut clock)?;
+            self.checkpoint(Occasion::Planned, &mut clock)?;
         }
         while !self.progress.is_complete {
             match self.run_epoch(num_steps, &mut clock) {
@@ -160,7 +159,7 @@ impl Fit<'_> {
         if num_rollbacks >= self.config.on_nonfinite.max_rollbacks() {
             return Err(TrainError::Diverged { found, dump: Some(dump) });
         }
-        let Some(checkpoint) = Checkpoint::latest(&self.folder.checkpoints())? else {
+        let Some(checkpoint) = Checkpoint::latest_planned(&self.folder.checkpoints())? else {
             return Err(TrainError::Diverged { found, dump: Some(dump) });
         };
         self.restore(&checkpoint)?;
@@ -199,8 +198,10 @@ impl Fit<'_> {
             // The end of an epoch has a checkpoint of its own, after the evaluation.
             if self.progress.step < epoch_end {
                 let stopped = (self.stop)();
-                if stopped || self.is_checkpoint_due(clock) {
-                    self.checkpoint(clock)?;
+                if self.is_checkpoint_planned() {
+                    self.checkpoint(Occasion::Planned, clock)?;
+                } else if stopped || self.is_checkpoint_late(clock) {
+                    self.checkpoint(Occasion::Unplanned, clock)?;
                 }
                 if stopped {
                     return Ok(EpochEnd::Stopped);
@@ -338,7 +339,7 @@ impl Fit<'_> {
         let impatient = self.config.patience.is_some_and(|patience| self.progress.epochs_without_best >= patience);
         self.progress.is_complete = impatient || self.progress.step >= num_steps;
         self.progress.next_epoch();
-        self.checkpoint(clock)
+        self.checkpoint(Occasion::Planned, clock)
     }
 
     /// Averaged weights in, trained ones out; and back with the second call.
@@ -365,15 +366,17 @@ impl Fit<'_> {
         }
     }
 
-    fn is_checkpoint_due(&self, clock: &Clock) -> bool {
-        let config = &self.config.checkpoint;
+    fn is_checkpoint_planned(&self) -> bool {
+        self.config.checkpoint.every_steps.is_some_and(|every| self.progress.step.is_multiple_of(every))
+    }
+
+    fn is_checkpoint_late(&self, clock: &Clock) -> bool {
         let minutes = clock.last_checkpoint.elapsed().as_secs_f64() / 60.0;
-        config.every_steps.is_some_and(|every| self.progress.step.is_multiple_of(every))
-            || config.every_minutes.is_some_and(|every| minutes >= every)
+        self.config.checkpoint.every_minutes.is_some_and(|every| minutes >= every)
     }
 
     /// Records first: a checkpoint relies on those up to its step.
-    fn checkpoint(&mut self, clock: &mut Clock) -> Result<(), TrainError> {
+    fn checkpoint(&mut self, occasion: Occasion, clock: &mut Clock) -> Result<(), TrainError> {
         self.sink.flush().map_err(TrainError::Sink)?;
         clock.note(&mut self.progress);
         let mut state: BTreeMap<String, Tensor> = BTreeMap::new();
@@ -383,8 +386,9 @@ impl Fit<'_> {
         }
         let model = all_tensors(self.vars)?;
         self.require_finite(first_not_finite(&model)?.or(first_not_finite(&state)?))?;
-        let folder: &Path = &self.folder.checkpoints();
-        Checkpoint::save(&*self.folder.disk, folder, &self.progress, &model, &state, self.config.checkpoint.keep_last)?;
+        let (disk, checkpoints) = (&*self.folder.disk, self.folder.checkpoints());
+        let keep_last = self.config.checkpoint.keep_last;
+        Checkpoint::save(disk, &checkpoints, (occasion, &self.progress), &model, &state, keep_last)?;
         clock.last_checkpoint = Instant::now();
         Ok(())
     }

@@ -5,7 +5,8 @@
 //! [`taper_metrics::RecordSink`] and prints nothing.
 //!
 //! Read [`Fit`] first (everything a run needs, and [`Fit::run`]), then [`Source`] with [`Images`] and [`Features`] (what
-//! it goes through), [`FitConfig`], [`evaluate()`], [`Checkpoint`] and [`Weights`].
+//! it goes through), [`FitConfig`], [`evaluate()`], [`Checkpoint`] and [`Weights`]; then [`Divergence`] and [`Disk`], which
+//! a run that goes wrong is about.
 //!
 //! ```
 //! use candle_core::{Device, Tensor};
@@ -40,7 +41,7 @@ mod step;
 mod store;
 mod weights;
 
-pub use checkpoint::{Checkpoint, check_manifest};
+pub use checkpoint::{Checkpoint, Occasion, check_manifest};
 pub use config::{CheckpointConfig, FitConfig};
 pub use disk::{Disk, SystemDisk};
 pub use divergence::{DivergedBatch, Divergence, OnNonfinite};

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use sha2::{Digest, Sha256};
 
-use crate::disk::{Disk, SystemDisk};
 use crate::TrainError;
+use crate::disk::{Disk, SystemDisk};
 
 /// How the names of files begin that are not whole yet. One that stays behind was cut short by a crash.
 const UNFINISHED: &str = ".taper-";

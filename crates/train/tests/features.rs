@@ -12,8 +12,7 @@ use taper_models::{ModelConfig, ResNetConfig, Stem, seeded_frozen};
 use taper_optim::{GroupRules, Optimizer, OptimizerConfig, ParameterSet, Schedule, ScheduleConfig, SgdConfig};
 use taper_train::{
     CheckpointConfig, ClassWeights, Features, Fit, FitConfig, ImageInput, Images, OnNonfinite, Outcome, Progress,
-    RunFolder, Source,
-    TrainError,
+    RunFolder, Source, TrainError,
 };
 
 const NUM_IMAGES: usize = 23;

@@ -12,8 +12,8 @@ use taper_data::{ArrayDataset, ChannelStats, Compose, LastBatch, Loader, OnBad};
 use taper_metrics::{EpochRecord, RecordSink, SinkError, StepRecord};
 use taper_optim::{Ema, GroupRules, Optimizer, OptimizerConfig, ParameterSet, Schedule, ScheduleConfig, SgdConfig};
 use taper_train::{
-    Checkpoint, CheckpointConfig, ClassWeights, Fit, FitConfig, ImageInput, Images, OnNonfinite, Outcome, Progress, RunFolder,
-    TrainError, Weights,
+    Checkpoint, CheckpointConfig, ClassWeights, Fit, FitConfig, ImageInput, Images, OnNonfinite, Outcome, Progress,
+    RunFolder, TrainError, Weights,
 };
 
 /// One linear layer on the pixels.

@@ -116,7 +116,11 @@ fn data_of(args: &EvaluateArgs, trained: &mut Trained) -> Result<(OpenedData, Sp
         }
         Err(error) => {
             let part = args.split;
-            tracing::warn!("{} is not the data of {}: {error}; its own {part} images are taken", spec.location, run.display());
+            tracing::warn!(
+                "{} is not the data of {}: {error}; its own {part} images are taken",
+                spec.location,
+                run.display()
+            );
             data.official.clone()
         }
     };

@@ -105,7 +105,8 @@ fn compare(run: &Path, again: &Path) -> Result<Ended> {
     for name in FILES.into_iter().filter(|name| run.join(name).is_file() || again.join(name).is_file()) {
         let sums = [run, again].map(|folder| sha256_of_file(&folder.join(name)).ok());
         // The times of files are not their content.
-        let same = if name == "images.json" { same_images(run, again)? } else { sums[0].is_some() && sums[0] == sums[1] };
+        let same =
+            if name == "images.json" { same_images(run, again)? } else { sums[0].is_some() && sums[0] == sums[1] };
         println!("{} {name} {}", mark(same), sums[1].as_deref().unwrap_or("missing"));
         different.extend((!same).then_some(name));
     }
@@ -142,8 +143,8 @@ fn same_images(run: &Path, again: &Path) -> Result<bool> {
 
 /// The records of a log without the fields that the clock decides.
 fn without_times(path: &Path) -> Result<Vec<BTreeMap<String, Value>>> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| bad_input(format!("cannot read {}: {error}", path.display())))?;
+    let text =
+        std::fs::read_to_string(path).map_err(|error| bad_input(format!("cannot read {}: {error}", path.display())))?;
     let record = |line: &str| -> Result<BTreeMap<String, Value>> {
         let mut record: BTreeMap<String, Value> = serde_json::from_str(line)
             .map_err(|error| bad_input(format!("{} cannot be understood: {error}", path.display())))?;

@@ -12,7 +12,7 @@ use crate::measure::{Estimate, Timed};
 use crate::memory;
 use crate::prepare::Prepared;
 use crate::resolve::{Resolved, resolve};
-use crate::resume::{resume_same, resume_run};
+use crate::resume::{resume_run, resume_same};
 use crate::run_dir::{self, Place};
 use crate::terminal::{Talk, human_seconds};
 use crate::wishes;

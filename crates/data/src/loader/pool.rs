@@ -105,8 +105,9 @@ impl Shared {
     fn work(&self) {
         while let Some(batch_index) = self.claim() {
             let make = || self.plan.make(batch_index, &|| self.is_stopped());
-            let made = catch_unwind(AssertUnwindSafe(make))
-                .unwrap_or_else(|panic| Some(Err(DataError::Worker { batch_index, reason: panic_message(panic.as_ref()) })));
+            let made = catch_unwind(AssertUnwindSafe(make)).unwrap_or_else(|panic| {
+                Some(Err(DataError::Worker { batch_index, reason: panic_message(panic.as_ref()) }))
+            });
             let Some(batch) = made else { return };
             self.lock().ready.insert(batch_index, batch);
             self.changed.notify_all();

@@ -1,10 +1,6 @@
 //! A disk that fails at any one of its calls, or is full from there on: what was there before can always be loaded, and
 //! the run goes on to the same bytes.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod run;
-
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
@@ -13,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use taper_train::{Checkpoint, Disk, Outcome, SystemDisk, TrainError};
 
-use run::{Run, assert_same, files};
+use crate::run::{Run, assert_same, files};
 
 /// How a disk fails.
 #[derive(Clone, Copy, Debug, PartialEq)]

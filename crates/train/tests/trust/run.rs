@@ -14,7 +14,7 @@ use taper_train::{
 };
 
 /// One linear layer on the pixels.
-pub struct Softmax(Linear);
+struct Softmax(Linear);
 
 impl ModuleT for Softmax {
     fn forward_t(&self, images: &Tensor, _: bool) -> Result<Tensor> {
@@ -29,7 +29,7 @@ fn softmax(vars: &VarMap) -> Softmax {
 }
 
 /// Forty 2×2 images: class 0 dark, class 1 bright.
-pub fn images(batch_size: usize) -> Images {
+fn images(batch_size: usize) -> Images {
     let labels: Vec<u32> = (0..40).map(|index| index % 2).collect();
     let pixels = (0..40).flat_map(|index: u8| [100 + 50 * (index % 2) + index; 12]).collect();
     let names = (0..40).map(|index| format!("image-{index}")).collect();
@@ -50,11 +50,11 @@ pub fn images(batch_size: usize) -> Images {
 }
 
 /// What a run is made of.
-pub struct Run {
-    pub config: FitConfig,
-    pub lr: f64,
-    pub stop_at: u64,
-    pub disk: Arc<dyn Disk>,
+pub(crate) struct Run {
+    pub(crate) config: FitConfig,
+    pub(crate) lr: f64,
+    pub(crate) stop_at: u64,
+    pub(crate) disk: Arc<dyn Disk>,
 }
 
 impl Default for Run {
@@ -77,14 +77,14 @@ impl Default for Run {
 }
 
 /// What a test looks at after a run.
-pub struct Ran {
-    pub outcome: std::result::Result<Outcome, TrainError>,
-    pub progress: Progress,
+pub(crate) struct Ran {
+    pub(crate) outcome: std::result::Result<Outcome, TrainError>,
+    pub(crate) progress: Progress,
 }
 
 impl Run {
     /// Trains in `folder`, from its newest checkpoint on, until `stop_at` steps are done.
-    pub fn train(&self, folder: &Path) -> Ran {
+    pub(crate) fn train(&self, folder: &Path) -> Ran {
         let vars = VarMap::new();
         let model = softmax(&vars);
         let images = images(8);
@@ -121,7 +121,7 @@ impl Run {
 }
 
 /// All files below a folder, sorted.
-pub fn files(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -132,7 +132,7 @@ pub fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// The same files with the same bytes; manifests, which know the time, but for it.
-pub fn assert_same(one: &Path, other: &Path, what: &str) {
+pub(crate) fn assert_same(one: &Path, other: &Path, what: &str) {
     let names = |folder: &Path| -> Vec<PathBuf> {
         files(folder).iter().map(|path| path.strip_prefix(folder).unwrap().to_owned()).collect()
     };
