@@ -157,8 +157,23 @@ fn numbered(data: &str, number: u32) -> PathBuf {
     Path::new("runs").join(format!("{data}-{number:03}"))
 }
 
-/// Writes everything that stands in a run directory before the first step, provenance last.
+/// Writes everything that stands in a run directory before the first step, provenance last. Nothing stays if that fails.
 pub(crate) fn write_new(
+    path: &Path,
+    resolved: &Resolved,
+    prepared: &Prepared,
+    device: &'static str,
+    origin: Option<&Origin>,
+) -> Result<()> {
+    write_all(path, resolved, prepared, device, origin).inspect_err(|_| {
+        for name in BEFORE_PROVENANCE {
+            // What cannot be removed is in the way of the next run there, which says so.
+            let _ = std::fs::remove_file(path.join(name));
+        }
+    })
+}
+
+fn write_all(
     path: &Path,
     resolved: &Resolved,
     prepared: &Prepared,

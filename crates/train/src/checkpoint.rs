@@ -215,7 +215,8 @@ fn is_planned(folder: &Path) -> bool {
     read_manifest(folder).is_ok_and(|manifest| manifest.occasion == Occasion::Planned)
 }
 
-fn remove_old(disk: &dyn Disk, checkpoints: &Path, keep_last: usize) -> Result<(), TrainError> {
+/// Removes all but the newest `keep_last` planned checkpoints, and an unplanned one after them.
+pub(crate) fn remove_old(disk: &dyn Disk, checkpoints: &Path, keep_last: usize) -> Result<(), TrainError> {
     let (mut num_planned, mut num_newer) = (0, 0);
     for folder in folders_with_manifest(checkpoints)?.iter().rev() {
         let counted = if is_planned(folder) { &mut num_planned } else { &mut num_newer };

@@ -9,6 +9,7 @@ use taper_data::Order;
 use taper_metrics::{EpochRecord, RecordSink, StepRecord, Tally, Throughput};
 use taper_optim::{Ema, Gradients, Optimizer, Schedule};
 
+use crate::checkpoint::remove_old;
 use crate::divergence::{norms, number_or_word};
 use crate::progress::Standing;
 use crate::run_folder::not_finite_in;
@@ -138,6 +139,8 @@ impl Fit<'_> {
                 Err(error) => return Err(error),
             }
         }
+        // Once more, since the last one may have been cut short.
+        remove_old(&*self.folder.disk, &self.folder.checkpoints(), self.config.checkpoint.keep_last)?;
         self.folder.write_weights("last.safetensors", self.vars)?;
         Ok(Outcome::Complete)
     }

@@ -69,8 +69,8 @@ impl Disk for Faulty {
         }
     }
 
-    fn sync(&self, file: &File) -> io::Result<()> {
-        self.or(true, || SystemDisk.sync(file))
+    fn sync(&self, _: &File) -> io::Result<()> {
+        self.or(true, || Ok(()))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

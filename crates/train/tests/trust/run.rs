@@ -1,6 +1,8 @@
 //! A small run that a test starts, stops and compares.
 
 use std::cell::Cell;
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,7 +12,7 @@ use taper_data::{ArrayDataset, ChannelStats, Compose, LastBatch, Loader, OnBad};
 use taper_optim::{Ema, GroupRules, Optimizer, OptimizerConfig, ParameterSet, Schedule, ScheduleConfig, SgdConfig};
 use taper_train::{
     Checkpoint, CheckpointConfig, ClassWeights, Disk, Fit, FitConfig, ImageInput, Images, OnNonfinite, Outcome,
-    Progress, RunFolder, SystemDisk, TrainError,
+    Progress, RunFolder, TrainError,
 };
 
 /// One linear layer on the pixels.
@@ -49,6 +51,16 @@ fn images(batch_size: usize) -> Images {
     Images { loader, input: ImageInput { stats, device: Device::Cpu } }
 }
 
+/// This machine's disk, without waiting for it: no test cuts the power.
+#[derive(Debug)]
+struct Unsynced;
+
+impl Disk for Unsynced {
+    fn sync(&self, _: &File) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// What a run is made of.
 pub(crate) struct Run {
     pub(crate) config: FitConfig,
@@ -72,7 +84,7 @@ impl Default for Run {
             log_every_steps: 2,
             checkpoint: CheckpointConfig { every_steps: Some(3), every_minutes: None, keep_last: 1 },
         };
-        Self { config, lr: 0.5, stop_at: u64::MAX, disk: Arc::new(SystemDisk) }
+        Self { config, lr: 0.5, stop_at: u64::MAX, disk: Arc::new(Unsynced) }
     }
 }
 
