@@ -39,8 +39,9 @@ impl ImageFiles {
         Some(Self((0..dataset.len()).into_par_iter().filter_map(read).collect()))
     }
 
-    /// What has changed since, in words; nothing if all is as it was.
-    pub(crate) fn differences(&self, dataset: &dyn Dataset) -> Vec<String> {
+    /// What has changed since, in words; nothing if all is as it was. The content of images that the run leaves out does
+    /// not matter.
+    pub(crate) fn differences(&self, dataset: &dyn Dataset, left_out: &BTreeSet<String>) -> Vec<String> {
         let now: BTreeMap<String, usize> = (0..dataset.len()).map(|index| (dataset.name(index), index)).collect();
         let missing: BTreeSet<&String> = self.0.keys().filter(|name| !now.contains_key(*name)).collect();
         let new: Vec<(&String, usize)> =
@@ -50,7 +51,8 @@ impl ImageFiles {
         let moved_to: BTreeSet<&String> = moves.iter().map(|(_, to)| *to).collect();
         let changed = |index: &usize| {
             let name = dataset.name(*index);
-            self.0.get(&name).filter(|file| file.has_changed(dataset, *index)).map(|_| name)
+            let file = self.0.get(&name).filter(|_| !left_out.contains(&name))?;
+            file.has_changed(dataset, *index).then_some(name)
         };
         let indices: Vec<usize> = now.values().copied().collect();
         let changed: Vec<String> = indices.par_iter().filter_map(changed).collect();

@@ -139,7 +139,8 @@ fn room() -> Option<u64> {
     let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
     let free = kibibytes(&meminfo, "MemAvailable:")?;
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let by_limit = address_space(&limits).map(|limit| limit.saturating_sub(reserved));
+    // Threads and the allocator reserve addresses that they never use.
+    let by_limit = address_space(&limits).map(|limit| limit.saturating_sub(reserved) / 4 * 3);
     let left = [Some(free), by_limit, cgroup_left()].into_iter().flatten().min()?;
     Some(held.saturating_add(left))
 }

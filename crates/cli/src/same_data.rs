@@ -10,6 +10,7 @@ use taper_train::sha256_of_file;
 
 use crate::exit::bad_input;
 use crate::image_files::{IMAGES, ImageFiles};
+use crate::images::read_bad;
 use crate::prepare::{read_json, read_split};
 
 /// What is read back of `provenance.json`. Runs of older versions know less.
@@ -62,7 +63,8 @@ pub(crate) fn differences(run: &Path, data: &OpenedData) -> Result<Vec<String>> 
     let mut found: Vec<String> = class_differences(&classes, data.dataset.classes()).into_iter().collect();
     if run.join(IMAGES).is_file() {
         let images: ImageFiles = read_json(&run.join(IMAGES))?;
-        found.extend(images.differences(&*data.dataset));
+        let left_out = read_bad(run)?.into_iter().map(|bad| bad.name).collect();
+        found.extend(images.differences(&*data.dataset, &left_out));
     } else {
         found.extend(content_differences(&read_json(&run.join("provenance.json"))?, data));
     }

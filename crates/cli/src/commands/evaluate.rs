@@ -97,13 +97,16 @@ fn data_of(args: &EvaluateArgs, trained: &mut Trained) -> Result<(OpenedData, Sp
     };
     let data = open(&spec)?;
     trained.adopt_class_names(data.dataset.classes());
+    if let (Some(run), None) = (&trained.run, &args.data) {
+        // It also names the images of classes that are new, gone or renamed.
+        require_same(run, &data)?;
+    }
     require_classes(&trained.card.classes, data.dataset.classes(), &spec.location)?;
     let Some(run) = &trained.run else {
         let split = data.official.clone();
         return Ok((data, split));
     };
     if args.data.is_none() {
-        require_same(run, &data)?;
         let split = read_split(run)?.resolve(&*data.dataset)?;
         return Ok((data, split));
     }
