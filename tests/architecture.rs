@@ -246,6 +246,33 @@ fn unsafe_code_lives_in_kernels_alone() {
     assert!(open.is_empty(), "`#![forbid(unsafe_code)]` is not in {open:?}");
 }
 
+/// Words by which a program reaches for a network, or starts one that does.
+const NETWORK_WORDS: [&str; 9] =
+    ["std::net", "TcpStream", "UdpSocket", "http", "curl", "wget", "fetch", "clone", "ureq"];
+
+/// What a build script must not have: anything of the network. It may ask git for what is here.
+fn network_words(script: &str) -> Vec<&'static str> {
+    NETWORK_WORDS.into_iter().filter(|word| script.contains(word)).collect()
+}
+
+#[test]
+fn build_scripts_touch_no_network() {
+    let mut num_scripts = 0;
+    for member in members() {
+        assert!(
+            dependencies(&member.manifest, "build-dependencies").is_empty(),
+            "{} builds with others' code",
+            member.name
+        );
+        if let Ok(script) = fs::read_to_string(member.folder.join("build.rs")) {
+            num_scripts += 1;
+            assert_eq!(network_words(&script), Vec::<&str>::new(), "the build script of {}", member.name);
+        }
+    }
+    assert!(num_scripts > 0, "there is no build script any more: this test can go");
+    assert_eq!(network_words("std::net::TcpStream::connect"), ["std::net", "TcpStream"]);
+}
+
 #[test]
 fn crate_docs_say_what_a_crate_owns_and_does_not_know() {
     let libraries =

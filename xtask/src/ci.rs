@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
-use crate::{cargo, target_folder, tidy};
+use crate::{cargo, supply, target_folder, tidy};
 
 /// One check. The order is that of running: what takes seconds comes before what takes minutes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -17,6 +17,8 @@ pub(crate) enum Step {
     Fmt,
     /// the rules of `cargo xtask tidy` hold
     Tidy,
+    /// dependencies have the sources and licences that `deny.toml` allows
+    Deny,
     /// clippy has no warning on any target
     Clippy,
     /// rustdoc has no warning
@@ -30,6 +32,7 @@ impl fmt::Display for Step {
         f.write_str(match self {
             Self::Fmt => "fmt",
             Self::Tidy => "tidy",
+            Self::Deny => "deny",
             Self::Clippy => "clippy",
             Self::Docs => "docs",
             Self::Test => "test",
@@ -81,7 +84,7 @@ fn require_tool(root: &Path, step: Step) -> Result<()> {
     let (subcommand, component) = match step {
         Step::Fmt => ("fmt", "rustfmt"),
         Step::Clippy => ("clippy", "clippy"),
-        Step::Tidy | Step::Docs | Step::Test => return Ok(()),
+        Step::Tidy | Step::Deny | Step::Docs | Step::Test => return Ok(()),
     };
     let found = cargo(root)
         .args([subcommand, "--version"])
@@ -104,6 +107,7 @@ fn run_step(root: &Path, step: Step, slow: &SlowTests) -> Result<bool> {
     match step {
         Step::Fmt => command.args(["fmt", "--all", "--", "--check"]),
         Step::Tidy => return tidy::check(root),
+        Step::Deny => return supply::check(root),
         Step::Clippy => command.args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
         Step::Docs => command.args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"),
         Step::Test => command.args(["test", "--workspace", "--no-fail-fast"]).env(SlowTests::VARIABLE, &slow.list),
@@ -164,7 +168,7 @@ mod tests {
     #[test]
     fn only_keeps_the_usual_order() {
         assert_eq!(selected(&[Step::Test, Step::Fmt]), [Step::Fmt, Step::Test]);
-        assert_eq!(selected(&[]).len(), 5);
+        assert_eq!(selected(&[]).len(), 6);
     }
 
     #[test]

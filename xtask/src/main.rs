@@ -12,6 +12,7 @@ mod bench;
 mod ci;
 mod golden;
 mod python;
+mod supply;
 mod tidy;
 mod tree;
 
@@ -31,7 +32,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Runs every check that a change must pass: fmt, clippy, docs, test, tidy
+    /// Runs every check that a change must pass: fmt, tidy, deny, clippy, docs, test
     Ci {
         /// Runs these steps alone, in their usual order
         #[arg(long, value_delimiter = ',', value_name = "STEP")]

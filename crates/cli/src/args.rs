@@ -27,6 +27,8 @@ pub(crate) enum Command {
     Train(Box<TrainArgs>),
     /// Train pretrained weights further on your own images: the head alone, or the whole network
     Finetune(Box<FinetuneArgs>),
+    /// Train a finished run again from what it wrote down, and compare the results
+    Reproduce(ReproduceArgs),
     /// Measure trained weights: top-1, top-5, loss, recall of each class
     Evaluate(EvaluateArgs),
     /// Classify image files and folders
@@ -50,9 +52,9 @@ pub(crate) struct TrainArgs {
     pub(crate) model: Option<String>,
     #[command(flatten)]
     pub(crate) flags: TrainingFlags,
-    /// Go on with an interrupted run
-    #[arg(long, value_name = "RUN", conflicts_with_all = ["output", "dry_run"])]
-    pub(crate) resume: Option<PathBuf>,
+    /// Go on with an interrupted run; auto: with the one that this command began, or begin it
+    #[arg(long, value_name = "RUN|auto", conflicts_with = "dry_run")]
+    pub(crate) resume: Option<Resume>,
 }
 
 /// `taper finetune`
@@ -73,9 +75,26 @@ pub(crate) struct FinetuneArgs {
     pub(crate) recipe: FinetuneRecipe,
     #[command(flatten)]
     pub(crate) flags: TrainingFlags,
-    /// Go on with an interrupted run
-    #[arg(long, value_name = "RUN", conflicts_with_all = ["data", "weights", "freeze", "output", "dry_run"])]
-    pub(crate) resume: Option<PathBuf>,
+    /// Go on with an interrupted run; auto: with the one that this command began, or begin it
+    #[arg(long, value_name = "RUN|auto", conflicts_with = "dry_run")]
+    pub(crate) resume: Option<Resume>,
+}
+
+/// What `--resume` names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Resume {
+    /// The run that the same command began before it was stopped, if it did: what a scheduler that requeues gives.
+    Auto,
+    /// A run directory; one that is called `auto` is meant by `./auto`.
+    Run(PathBuf),
+}
+
+impl std::str::FromStr for Resume {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(if text == "auto" { Self::Auto } else { Self::Run(text.into()) })
+    }
 }
 
 /// What all commands that train take.
@@ -114,6 +133,10 @@ pub(crate) struct TrainingFlags {
     /// Type of activations: f32
     #[arg(long)]
     pub(crate) dtype: Option<String>,
+    /// When the loss or the gradients stop being numbers: stop, or rollback to the newest checkpoint and on with a tenth
+    /// of the learning rate, once
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) on_nonfinite: Option<String>,
     /// Run directory to make; `runs/<data>-<number>` if not given
     #[arg(long, value_name = "DIR")]
     pub(crate) output: Option<PathBuf>,
@@ -123,6 +146,20 @@ pub(crate) struct TrainingFlags {
     /// Print the configuration with the source of each value, and end
     #[arg(long)]
     pub(crate) print_config: bool,
+}
+
+/// `taper reproduce`
+#[derive(Debug, Args)]
+pub(crate) struct ReproduceArgs {
+    /// The directory of a run that is complete
+    #[arg(value_name = "RUN")]
+    pub(crate) run: PathBuf,
+    /// Run directory to make; `RUN-again` if not given
+    #[arg(long, value_name = "DIR")]
+    pub(crate) output: Option<PathBuf>,
+    /// The data, if they lie elsewhere by now
+    #[arg(long, value_name = "DATA")]
+    pub(crate) data: Option<String>,
 }
 
 /// `taper evaluate`

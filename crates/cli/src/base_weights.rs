@@ -66,6 +66,11 @@ impl BaseWeights {
         Ok(Self { described, file, origin })
     }
 
+    /// The run directory that the weights lie in, if it is one.
+    pub(crate) fn run(&self) -> Option<&Path> {
+        self.file.parent().filter(|folder| folder.join("provenance.json").is_file())
+    }
+
     pub(crate) fn architecture(&self) -> &ModelConfig {
         &self.described.card.architecture
     }

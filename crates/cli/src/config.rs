@@ -8,7 +8,7 @@ use taper_data::{Compose, DataSpec, LabelKind, LastBatch, PadMode, Preprocess, T
 use taper_models::{Freeze, ModelConfig};
 use taper_optim::{OptimizerConfig, ScheduleConfig};
 use taper_report::LossScale;
-use taper_train::{CheckpointConfig, ClassWeights, FitConfig};
+use taper_train::{CheckpointConfig, ClassWeights, FitConfig, OnNonfinite};
 
 use crate::exit::{bad_input, usage};
 use crate::nearest::did_you_mean;
@@ -116,6 +116,9 @@ pub(crate) struct TrainSection {
     pub(crate) clip_norm: Option<f64>,
     pub(crate) ema_decay: Option<f64>,
     pub(crate) patience: Option<usize>,
+    /// What happens when the loss or the gradients stop being numbers.
+    #[serde(default)]
+    pub(crate) on_nonfinite: OnNonfinite,
     pub(crate) drop_last: bool,
     pub(crate) dtype: String,
     pub(crate) device: String,
@@ -174,6 +177,18 @@ impl RunConfig {
         let read = std::fs::read_to_string(&path);
         let text = read.map_err(|error| bad_input(format!("cannot read {}: {error}", path.display())))?;
         toml::from_str(&text).map_err(|error| bad_input(format!("{} cannot be understood: {error}", path.display())))
+    }
+
+    /// Whether both end with the same weights: what only says where and how fast, or what is kept, may differ.
+    pub(crate) fn is_same_run(&self, other: &Self) -> bool {
+        let mut like = other.clone();
+        like.data.workers = self.data.workers;
+        like.data.prefetch = self.data.prefetch;
+        like.data.cache_mib = self.data.cache_mib;
+        like.train.device = self.train.device.clone();
+        like.checkpoint = self.checkpoint.clone();
+        like.log = self.log.clone();
+        like == *self
     }
 
     /// Finds every mistake that can be found without the data.
@@ -261,6 +276,7 @@ impl RunConfig {
             },
             clip_norm: self.train.clip_norm,
             patience: self.train.patience,
+            on_nonfinite: self.train.on_nonfinite,
             log_every_steps: self.log.every_steps,
             checkpoint: self.checkpoint.clone(),
         }

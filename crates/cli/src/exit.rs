@@ -47,6 +47,23 @@ pub(crate) fn usage(message: impl Into<String>) -> anyhow::Error {
     UsageError(message.into()).into()
 }
 
+/// What a command needs is not there: memory.
+#[derive(Debug)]
+pub(crate) struct NoRoomError(pub(crate) String);
+
+impl std::fmt::Display for NoRoomError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for NoRoomError {}
+
+/// An error that exits 5.
+pub(crate) fn no_memory(message: impl Into<String>) -> anyhow::Error {
+    NoRoomError(message.into()).into()
+}
+
 /// An error that exits 3.
 pub(crate) fn bad_input(message: impl Into<String>) -> anyhow::Error {
     InputError(message.into()).into()
@@ -58,6 +75,19 @@ const INPUT: u8 = 3;
 const DIVERGED: u8 = 4;
 const NO_ROOM: u8 = 5;
 const NETWORK: u8 = 6;
+
+/// Keeps panics off the terminal: those of decoders are contained and named with their file, any other is told by
+/// [`of_panic`].
+pub(crate) fn quieten_panics() {
+    std::panic::set_hook(Box::new(|panic| tracing::debug!("{panic}")));
+}
+
+/// A panic that nothing contained: a defect of this program.
+pub(crate) fn of_panic(panic: &(dyn std::any::Any + Send)) -> anyhow::Error {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+    anyhow::anyhow!("a defect of this program ({text}); with TAPER_LOG=debug it says where, please report it")
+}
 
 /// Prints what failed and gives the exit code.
 pub(crate) fn code_of(done: anyhow::Result<Ended>) -> ExitCode {
@@ -107,6 +137,9 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     }
     if cause.is::<InputError>() {
         return Some(INPUT);
+    }
+    if cause.is::<NoRoomError>() {
+        return Some(NO_ROOM);
     }
     if let Some(error) = cause.downcast_ref::<DataError>() {
         return Some(code_of_data(error));
@@ -195,7 +228,7 @@ mod tests {
                 FetchError::NoRoom { path: "p".into(), size: None, source: ErrorKind::StorageFull.into() }.into(),
                 NO_ROOM,
             ),
-            (TrainError::Diverged { epoch: 1, step: 2, what: "loss", value: f64::NAN, lr: 0.1 }.into(), DIVERGED),
+            (no_memory("x"), NO_ROOM),
         ];
         for (error, code) in cases {
             assert_eq!(classify(&error), code, "{error:?}");

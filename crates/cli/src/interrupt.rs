@@ -1,4 +1,5 @@
-//! SIGINT and SIGTERM: the first asks for a checkpoint, a second SIGINT ends at once.
+//! SIGINT and SIGTERM. Before the first step they end the process at once, since nothing would be lost; from then on the
+//! first one asks for a checkpoint, and a second SIGINT ends the process at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -28,23 +29,29 @@ impl Signal {
 #[derive(Debug)]
 pub(crate) struct Interrupt {
     seen: Arc<AtomicUsize>,
+    /// Whether SIGINT ends the process at once.
+    int_ends: Arc<AtomicBool>,
+    /// Whether SIGTERM does.
+    term_ends: Arc<AtomicBool>,
 }
 
 impl Interrupt {
     pub(crate) fn watch() -> std::io::Result<Self> {
         let seen = Arc::new(AtomicUsize::new(0));
-        let armed = Arc::new(AtomicBool::new(false));
-        // In this order: the first SIGINT finds the exit unarmed and arms it.
-        signal_hook::flag::register_conditional_shutdown(
-            SIGINT,
-            i32::from(Signal::Interrupt.exit_code()),
-            armed.clone(),
-        )?;
-        signal_hook::flag::register(SIGINT, armed)?;
-        for signal in [SIGINT, SIGTERM] {
+        let (int_ends, term_ends) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(true)));
+        for (signal, code, ends) in [(SIGINT, Signal::Interrupt, &int_ends), (SIGTERM, Signal::Terminate, &term_ends)] {
+            signal_hook::flag::register_conditional_shutdown(signal, i32::from(code.exit_code()), ends.clone())?;
             signal_hook::flag::register_usize(signal, seen.clone(), signal as usize)?;
         }
-        Ok(Self { seen })
+        // After the shutdown above: the first SIGINT of the training finds it unarmed and arms it.
+        signal_hook::flag::register(SIGINT, int_ends.clone())?;
+        Ok(Self { seen, int_ends, term_ends })
+    }
+
+    /// From now on a signal asks for a checkpoint first.
+    pub(crate) fn training_begins(&self) {
+        self.int_ends.store(false, Ordering::Relaxed);
+        self.term_ends.store(false, Ordering::Relaxed);
     }
 
     /// The last signal that came.

@@ -160,7 +160,7 @@ impl<'a> Job<'a> {
             train: Box::new(self.images(Part::Train)),
             val: Box::new(self.images(Part::Val)),
             fed: Fed::Network,
-            folder: RunFolder { path: path.to_owned(), metadata: self.card().to_metadata()? },
+            folder: RunFolder::new(path, self.card().to_metadata()?),
         })
     }
 
@@ -204,10 +204,14 @@ impl<'a> Job<'a> {
         })
     }
 
-    /// Trains from the newest checkpoint, or from the start where there is none.
-    pub(crate) fn train(&self, path: &Path, talk: Talk) -> Result<Ended> {
-        let interrupt = Interrupt::watch()?;
-        let checkpoint = Checkpoint::latest(&path.join("checkpoints"))?;
+    /// Trains from a checkpoint, or from the start where there is none. The run directory is this process's own.
+    pub(crate) fn train(
+        &self,
+        path: &Path,
+        checkpoint: Option<Checkpoint>,
+        talk: Talk,
+        interrupt: &Interrupt,
+    ) -> Result<Ended> {
         if let Some(checkpoint) = &checkpoint {
             // Features are those of the backbone as it was.
             checkpoint.model.restore(&self.vars, &checkpoint.folder)?;
@@ -226,6 +230,7 @@ impl<'a> Job<'a> {
             }
             None => fit.rewind_records()?,
         }
+        interrupt.training_begins();
         let outcome = fit.run();
         let (best, step) = (fit.progress.best, fit.progress.step);
         sink.finish();

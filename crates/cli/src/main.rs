@@ -13,16 +13,21 @@ mod commands;
 mod config;
 mod device;
 mod exit;
+mod image_files;
 mod images;
 mod interrupt;
 mod job;
+mod lock;
 mod measure;
+mod memory;
 mod model_card;
 mod nearest;
 mod prepare;
 mod recipe;
 mod resolve;
+mod resume;
 mod run_dir;
+mod same_data;
 mod terminal;
 mod trained;
 mod wishes;
@@ -32,20 +37,27 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::args::{Cli, Command};
+use crate::exit::Ended;
 use crate::terminal::Talk;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     taper_kernels::keep_freed_memory();
     terminal::start_log(cli.verbose, cli.quiet);
-    let done = match &cli.command {
-        Command::Train(args) => commands::train::run(args, &cli),
-        Command::Finetune(args) => commands::finetune::run(args, &cli),
+    exit::quieten_panics();
+    let done = std::panic::catch_unwind(|| run(&cli)).unwrap_or_else(|panic| Err(exit::of_panic(panic.as_ref())));
+    exit::code_of(done)
+}
+
+fn run(cli: &Cli) -> anyhow::Result<Ended> {
+    match &cli.command {
+        Command::Train(args) => commands::train::run(args, cli),
+        Command::Finetune(args) => commands::finetune::run(args, cli),
+        Command::Reproduce(args) => commands::reproduce::run(args, cli),
         Command::Evaluate(args) => commands::evaluate::run(args),
         Command::Predict(args) => commands::predict::run(args),
         Command::Export(args) => commands::export::run(args),
         Command::Inspect(args) => commands::inspect::run(args),
         Command::Fetch(args) => commands::fetch::run(args, Talk::new(cli.quiet)),
-    };
-    exit::code_of(done)
+    }
 }

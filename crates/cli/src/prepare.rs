@@ -12,6 +12,7 @@ use taper_data::{
 use crate::config::{RunConfig, Statistics};
 use crate::exit::bad_input;
 use crate::images::{BadImage, Source, Sources, are_files, read_bad, warn_of, without_bad};
+use crate::same_data::{class_differences, require_same};
 
 /// What a run trains on.
 #[derive(Clone)]
@@ -79,11 +80,11 @@ impl Prepared {
     }
 
     /// Opens the data again, with the split, the classes, the preprocessing and the bad images that the run wrote down.
+    /// Refuses data that are not as they were.
     pub(crate) fn of_run(run: &Path, config: &RunConfig) -> Result<Self> {
         let data = open(&config.data_spec())?;
+        require_same(run, &data)?;
         let split = read_split(run)?.resolve(&*data.dataset).context("the run's split.json")?;
-        let classes: Vec<String> = read_json(&run.join("classes.json"))?;
-        require_classes(&classes, data.dataset.classes(), &config.data.location)?;
         let preprocess: Preprocess = read_json(&run.join("preprocess.json"))?;
         preprocess.validate()?;
         let sources = Sources::new(&data, &preprocess, config)?;
@@ -190,21 +191,14 @@ pub(crate) fn read_split(run: &Path) -> Result<SplitManifest> {
 
 /// The classes of a model and of data must be the same, in the same order.
 pub(crate) fn require_classes(model: &[String], data: &[String], location: &str) -> Result<()> {
-    if model == data {
-        return Ok(());
+    match class_differences(model, data) {
+        None => Ok(()),
+        Some(differences) => Err(bad_input(format!(
+            "the classes of {location} are not the model's: {} there, {} in the model; {differences}",
+            data.len(),
+            model.len(),
+        ))),
     }
-    let only = |these: &[String], those: &[String]| {
-        let names: Vec<&str> = these.iter().filter(|name| !those.contains(name)).map(String::as_str).take(5).collect();
-        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
-    };
-    Err(bad_input(format!(
-        "the classes of {location} are not the model's: {} there, {} in the model; only there: {}; only in the model: {}{}",
-        data.len(),
-        model.len(),
-        only(data, model),
-        only(model, data),
-        if data.len() == model.len() { "; or their order differs" } else { "" },
-    )))
 }
 
 /// Reads a JSON file of a run.

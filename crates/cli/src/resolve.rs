@@ -33,6 +33,7 @@ fn optional_keys() -> Vec<(&'static str, Value)> {
         ("train.clip_norm", Value::Float(1.0)),
         ("train.ema_decay", Value::Float(0.5)),
         ("train.patience", Value::Integer(1)),
+        ("train.on_nonfinite", Value::String(String::new())),
         ("train.base_weights", Value::String(String::new())),
         ("checkpoint.every_steps", Value::Integer(1)),
         ("checkpoint.every_minutes", Value::Float(1.0)),
@@ -95,6 +96,13 @@ pub(crate) fn resolve_run(path: &Path, wishes: Vec<Wish>) -> Result<Resolved> {
             return Err(usage(format!("{} (from {}): {reason}", wish.key, wish.source)));
         }
     }
+    layered.apply(wishes)?;
+    layered.finish()
+}
+
+/// Resolves the configuration that a run wrote, for another run.
+pub(crate) fn resolve_again(path: &Path, wishes: Vec<Wish>) -> Result<Resolved> {
+    let mut layered = Layered::of_run(path)?;
     layered.apply(wishes)?;
     layered.finish()
 }

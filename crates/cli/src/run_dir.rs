@@ -1,15 +1,18 @@
 //! The run directory: where it is, and what stands in it before the first step.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use taper_data::DataProvenance;
-use taper_train::{sha256_of_file, write_atomically};
+use taper_train::{create_folders, sha256_of_file, write_atomically};
 
 use crate::base_weights::Origin;
 use crate::exit::{bad_input, usage};
+use crate::image_files::{IMAGES, ImageFiles};
 use crate::images::BAD_IMAGES;
+use crate::lock::{LOCK, RunLock};
 use crate::prepare::{Prepared, read_json};
 use crate::resolve::Resolved;
 
@@ -30,7 +33,13 @@ struct Provenance<'a> {
     /// Repository, commit and file.
     base_weights_published: Option<String>,
     config_sha256: String,
+    /// The files beside this one, which never change once the run has begun.
+    files_sha256: BTreeMap<&'static str, String>,
 }
+
+/// Files that stand in a run directory before its provenance does.
+const BEFORE_PROVENANCE: [&str; 6] =
+    ["config.toml", "classes.json", "split.json", "preprocess.json", BAD_IMAGES, IMAGES];
 
 /// What a directory given as `--output` or `--resume` holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,8 +59,14 @@ pub(crate) fn look(path: &Path) -> Result<Found> {
     if !path.exists() {
         return Ok(Found::Free);
     }
-    let mut entries = std::fs::read_dir(path).with_context(|| format!("cannot list {}", path.display()))?;
-    if entries.next().is_none() {
+    let entries = std::fs::read_dir(path).with_context(|| format!("cannot list {}", path.display()))?;
+    let names: Vec<String> =
+        entries.filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned())).collect();
+    // A process that dies before the provenance stands leaves its lock behind, and has not begun.
+    let is_ours =
+        |name: &String| name == LOCK || name.starts_with(".taper-") || BEFORE_PROVENANCE.contains(&name.as_str());
+    let is_half_made = names.iter().any(|name| name == LOCK) && names.iter().all(is_ours);
+    if names.is_empty() || is_half_made {
         return Ok(Found::Free);
     }
     if !path.join("provenance.json").is_file() {
@@ -61,27 +76,88 @@ pub(crate) fn look(path: &Path) -> Result<Found> {
     Ok(if path.join("last.safetensors").is_file() { Found::Complete } else { Found::Interrupted })
 }
 
-/// The directory of a new run: `--output`, or the first free number below `runs`.
-pub(crate) fn choose(output: Option<&Path>, resolved: &Resolved) -> Result<PathBuf> {
-    if let Some(path) = output {
-        return match look(path)? {
-            Found::Free | Found::Interrupted => Ok(path.to_owned()),
+/// Where a new run shall be.
+#[derive(Clone, Debug)]
+pub(crate) enum Place {
+    /// `--output`.
+    Named(PathBuf),
+    /// The first free number of `runs/<data>-<number>`.
+    Numbered(String),
+}
+
+impl Place {
+    /// The place that `--output` names, or numbers for the data.
+    pub(crate) fn of(output: Option<&Path>, resolved: &Resolved) -> Self {
+        if let Some(path) = output {
+            return Self::Named(path.to_owned());
+        }
+        let location = Path::new(&resolved.config.data.location);
+        let stem = location.file_name().map_or_else(|| "data".to_owned(), |name| name.to_string_lossy().into_owned());
+        Self::Numbered(stem.trim_end_matches(".tar.gz").to_lowercase())
+    }
+
+    /// Refuses a place that is taken by something else than an interrupted run.
+    pub(crate) fn require_room(&self) -> Result<()> {
+        let Self::Named(path) = self else { return Ok(()) };
+        match look(path)? {
+            Found::Free | Found::Interrupted => Ok(()),
             Found::Complete => {
                 Err(usage(format!("--output {}: a finished run is there; choose another directory", path.display())))
             }
             Found::Foreign => {
                 Err(usage(format!("--output {}: the directory is not empty; choose another one", path.display())))
             }
-        };
+        }
     }
-    let location = Path::new(&resolved.config.data.location);
-    let stem = location.file_name().map_or_else(|| "data".to_owned(), |name| name.to_string_lossy().into_owned());
-    let data = stem.trim_end_matches(".tar.gz").to_lowercase();
-    let free = |number: u32| Path::new("runs").join(format!("{data}-{number:03}"));
-    (1..).map(free).find(|path| !path.exists()).context("no free number below runs")
+
+    /// The runs that the same command may have begun, the newest first.
+    pub(crate) fn earlier_runs(&self) -> Vec<PathBuf> {
+        match self {
+            Self::Named(path) => vec![path.clone()],
+            Self::Numbered(data) => {
+                let there = (1..).map(|number| numbered(data, number)).take_while(|path| path.exists());
+                there.collect::<Vec<_>>().into_iter().rev().collect()
+            }
+        }
+    }
+
+    /// Makes the directory and takes it. Of two processes at once, one gets it; numbers go on until one is free.
+    pub(crate) fn claim(&self) -> Result<(PathBuf, RunLock)> {
+        match self {
+            Self::Named(path) => {
+                create_folders(path)?;
+                let lock = RunLock::take(path)?;
+                match look(path)? {
+                    Found::Free => Ok((path.clone(), lock)),
+                    _ => Err(usage(format!(
+                        "--output {}: another process has begun a run there meanwhile; choose another directory",
+                        path.display()
+                    ))),
+                }
+            }
+            Self::Numbered(data) => {
+                create_folders(Path::new("runs"))?;
+                for path in (1..).map(|number| numbered(data, number)) {
+                    match std::fs::create_dir(&path) {
+                        Ok(()) => {
+                            let lock = RunLock::take(&path)?;
+                            return Ok((path, lock));
+                        }
+                        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                        Err(error) => return Err(error).with_context(|| format!("cannot create {}", path.display())),
+                    }
+                }
+                Err(anyhow::anyhow!("no free number below runs"))
+            }
+        }
+    }
 }
 
-/// Writes everything that stands in a run directory before the first step, provenance last.
+fn numbered(data: &str, number: u32) -> PathBuf {
+    Path::new("runs").join(format!("{data}-{number:03}"))
+}
+
+/// Writes everything that stands in a run directory before the first step, provenance last. Nothing stays if that fails.
 pub(crate) fn write_new(
     path: &Path,
     resolved: &Resolved,
@@ -89,7 +165,21 @@ pub(crate) fn write_new(
     device: &'static str,
     origin: Option<&Origin>,
 ) -> Result<()> {
-    std::fs::create_dir_all(path).with_context(|| format!("cannot create {}", path.display()))?;
+    write_all(path, resolved, prepared, device, origin).inspect_err(|_| {
+        for name in BEFORE_PROVENANCE {
+            // What cannot be removed is in the way of the next run there, which says so.
+            let _ = std::fs::remove_file(path.join(name));
+        }
+    })
+}
+
+fn write_all(
+    path: &Path,
+    resolved: &Resolved,
+    prepared: &Prepared,
+    device: &'static str,
+    origin: Option<&Origin>,
+) -> Result<()> {
     let config = path.join("config.toml");
     write_atomically(&config, resolved.to_toml().as_bytes())?;
     write_json(&path.join("classes.json"), &prepared.data.dataset.classes())?;
@@ -97,6 +187,13 @@ pub(crate) fn write_new(
     write_json(&path.join("preprocess.json"), &prepared.preprocess)?;
     if !prepared.bad.is_empty() {
         write_json(&path.join(BAD_IMAGES), &prepared.bad)?;
+    }
+    if let Some(images) = ImageFiles::of(&*prepared.data.dataset) {
+        write_json(&path.join(IMAGES), &images)?;
+    }
+    let mut files_sha256 = BTreeMap::new();
+    for name in BEFORE_PROVENANCE.into_iter().filter(|name| path.join(name).is_file()) {
+        files_sha256.insert(name, sha256_of_file(&path.join(name))?);
     }
     let provenance = Provenance {
         version: env!("CARGO_PKG_VERSION"),
@@ -112,6 +209,7 @@ pub(crate) fn write_new(
         base_weights_licence: origin.and_then(|origin| origin.licence.clone()),
         base_weights_published: origin.and_then(|origin| origin.published.clone()),
         config_sha256: sha256_of_file(&config)?,
+        files_sha256,
     };
     write_json(&path.join("provenance.json"), &provenance)
 }

@@ -13,6 +13,8 @@ use taper_train::{ImageInput, Images};
 
 use crate::exit::bad_input;
 use crate::model_card::ModelCard;
+use crate::prepare::{read_json, require_classes};
+use crate::same_data::require_unedited;
 
 /// A model with its weights, its classes and its preprocessing.
 pub(crate) struct Trained {
@@ -36,6 +38,11 @@ impl Trained {
                 "{} has no head (no fc.weight), so it tells no classes apart",
                 file.display()
             )));
+        }
+        if path.join("provenance.json").is_file() {
+            require_unedited(path)?;
+            let classes: Vec<String> = read_json(&path.join("classes.json"))?;
+            require_classes(&card.classes, &classes, &path.join("classes.json").display().to_string())?;
         }
         let vars = VarMap::new();
         let model = card.architecture.build(card.classes.len(), seeded(&vars, 0, device))?;

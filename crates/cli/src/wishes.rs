@@ -46,7 +46,7 @@ fn of_training<const N: usize>(flags: &TrainingFlags, own: [Flag; N]) -> Result<
 /// Key, how the flag is written, and its value where it was given.
 type Flag = (&'static str, &'static str, Option<Value>);
 
-fn shared(flags: &TrainingFlags) -> Result<[Flag; 9]> {
+fn shared(flags: &TrainingFlags) -> Result<[Flag; 10]> {
     let count = |value: Option<u64>| {
         let value = value.map(i64::try_from).transpose().context("a number on the command line is too large")?;
         anyhow::Ok(value.map(Value::Integer))
@@ -61,6 +61,7 @@ fn shared(flags: &TrainingFlags) -> Result<[Flag; 9]> {
         ("data.workers", "--workers", count(flags.workers)?),
         ("train.device", "--device", text(&flags.device)),
         ("train.dtype", "--dtype", text(&flags.dtype)),
+        ("train.on_nonfinite", "--on-nonfinite", text(&flags.on_nonfinite)),
     ])
 }
 

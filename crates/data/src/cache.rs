@@ -1,5 +1,6 @@
 //! Decoded images kept in memory from epoch to epoch.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -117,6 +118,10 @@ impl Dataset for CachedDataset {
 
     fn name(&self, index: usize) -> String {
         self.dataset.name(index)
+    }
+
+    fn file(&self, index: usize) -> Option<&Path> {
+        self.dataset.file(index)
     }
 
     fn get(&self, index: usize) -> Result<Sample> {

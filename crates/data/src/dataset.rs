@@ -1,5 +1,7 @@
 //! What a data set is, and the one that lies in memory.
 
+use std::path::Path;
+
 use crate::{DataError, Image, Result, Sample};
 
 /// A list of labelled images that any thread may read.
@@ -35,6 +37,11 @@ pub trait Dataset: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// The file cannot be read or decoded, or `index` is not below [`len`](Self::len).
     fn get(&self, index: usize) -> Result<Sample>;
+
+    /// The file that an image is read from, if it has one of its own.
+    fn file(&self, _: usize) -> Option<&Path> {
+        None
+    }
 
     /// The labels of all images in index order.
     fn labels(&self) -> Vec<u32> {

@@ -1,7 +1,9 @@
 //! Image files to pixels, always at full size: the JPEG decoder has no inverse transform at a reduced scale.
 
+use std::any::Any;
 use std::fs::{self, File};
 use std::io::{Cursor, Read as _};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use ::image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
@@ -39,8 +41,12 @@ pub fn decode(path: &Path) -> Result<Image> {
         // The decoder would fill what is missing with grey and report nothing.
         return Err(DataError::malformed(path, "the JPEG data end before the image does"));
     }
+    contained(path, || decode_bytes(path, &bytes, format))
+}
+
+fn decode_bytes(path: &Path, bytes: &[u8], format: ImageFormat) -> Result<Image> {
     let decode_error = |source| DataError::Decode { path: path.to_path_buf(), source };
-    let mut reader = ImageReader::with_format(Cursor::new(&bytes), format);
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     reader.limits(limits());
     let mut decoder = reader.into_decoder().map_err(decode_error)?;
     refuse_bomb(path, &decoder)?;
@@ -51,6 +57,20 @@ pub fn decode(path: &Path) -> Result<Image> {
     let rgb = upright.into_rgb8();
     let (width, height) = rgb.dimensions();
     Image::new(height as usize, width as usize, rgb.into_raw())
+}
+
+/// Decoders are other people's code: a panic in one is a file that cannot be read, and no more.
+fn contained(path: &Path, decode: impl FnOnce() -> Result<Image>) -> Result<Image> {
+    // Nothing that the closure could leave half changed outlives it.
+    catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|panic| {
+        Err(DataError::malformed(path, format!("the decoder panicked: {}", panic_message(panic.as_ref()))))
+    })
+}
+
+/// What a panic said.
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it did not say why").to_string()
 }
 
 /// Refuses what would block or fail in an obscure way when it is read.
@@ -140,4 +160,16 @@ fn jpeg_is_whole(bytes: &[u8]) -> bool {
         at += 2 + usize::from(u16::from_be_bytes([high, low]));
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_of_a_decoder_is_an_error_of_its_file() {
+        let path = Path::new("a/b.png");
+        let error = contained(path, || panic!("index out of bounds")).unwrap_err().to_string();
+        assert_eq!(error, "malformed file a/b.png: the decoder panicked: index out of bounds");
+    }
 }

@@ -1,6 +1,6 @@
 //! Image files that are decoded when they are asked for.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::provenance::sha256_of_lines;
@@ -76,6 +76,10 @@ impl Dataset for Photos {
 
     fn name(&self, index: usize) -> String {
         self.files[index].name.clone()
+    }
+
+    fn file(&self, index: usize) -> Option<&Path> {
+        self.files.get(index).map(|file| file.path.as_path())
     }
 
     fn get(&self, index: usize) -> Result<Sample> {

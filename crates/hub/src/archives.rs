@@ -54,6 +54,14 @@ pub struct ArchiveRecord {
     pub sha256: String,
 }
 
+/// Unpacks a `.tar.gz` into a folder that exists, at most so many bytes and files.
+///
+/// # Errors
+/// An archive that is damaged or larger, or that holds links, devices or paths that lead out; then a part may be unpacked.
+pub fn unpack(archive: &Path, folder: &Path, most_bytes: u64, most_files: u64) -> Result<()> {
+    Unpacker::new(folder, None, most_bytes, most_files).unpack(archive)
+}
+
 /// Makes the folder of a data set below `output`, or finds it there.
 ///
 /// Archives are gathered in a hidden folder beside it, from which an interrupted download goes on, and removed at the

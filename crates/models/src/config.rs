@@ -45,6 +45,10 @@ pub struct ModelCost {
     pub num_parameters: usize,
     /// Multiply-adds of a forward pass in convolutions and linear layers.
     pub forward_macs: usize,
+    /// Values that a training step keeps until the backward pass: the outputs of convolutions, normalisations and sums.
+    pub kept_values: usize,
+    /// Values of the largest of these outputs.
+    pub widest_values: usize,
 }
 
 impl ModelConfig {
@@ -161,17 +165,25 @@ fn basenet_cost(config: &BaseNetConfig, num_classes: usize) -> ModelCost {
     // Convolution weights are used once per pixel; batch norms have two values per channel.
     let mut conv_weights = 9 * 3 * stem;
     let mut norm_values = 2 * stem;
+    // What is kept of each: its convolution's output and its norm's.
+    let (mut kept_channels, mut widest_channels) = (2 * stem, stem);
     for block in config.blocks() {
         conv_weights += 9 * block.c_out * (block.c_in + block.c_out) / config.groups;
         if block.c_in != block.c_out && (config.shortcut == Shortcut::Conv1x1 || block.c_out < block.c_in) {
             conv_weights += block.c_in * block.c_out;
+            kept_channels += block.c_out;
         }
         norm_values += 4 * block.c_out;
+        // Two convolutions, two norms and the sum with the shortcut.
+        kept_channels += 5 * block.c_out;
+        widest_channels = widest_channels.max(block.c_out);
     }
     let linear_weights = config.head_inputs() * HEAD_UNITS + HEAD_UNITS * num_classes;
     let head_vectors = HEAD_UNITS + num_classes + 2 * num_classes;
     ModelCost {
         num_parameters: conv_weights + norm_values + linear_weights + head_vectors,
         forward_macs: conv_weights * pixels + linear_weights,
+        kept_values: kept_channels * pixels,
+        widest_values: widest_channels * pixels,
     }
 }

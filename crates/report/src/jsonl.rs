@@ -25,10 +25,18 @@ impl JsonlSink {
     /// # Errors
     /// A file that cannot be opened for appending.
     pub fn open(run_dir: &Path) -> Result<Self, ReportError> {
-        Ok(Self {
+        let sink = Self {
             steps: LogFile::open(run_dir.join("steps.jsonl"))?,
             epochs: LogFile::open(run_dir.join("epochs.jsonl"))?,
-        })
+        };
+        // A checkpoint relies on the records before it, so their files must not vanish in a power cut.
+        #[cfg(unix)]
+        File::open(run_dir).and_then(|folder| folder.sync_all()).map_err(|source| ReportError::Io {
+            action: "sync",
+            path: run_dir.to_owned(),
+            source,
+        })?;
+        Ok(sink)
     }
 }
 
@@ -99,8 +107,9 @@ impl LogFile {
             text.clear();
             let read = reader.read_until(b'\n', &mut text);
             let num_bytes = read.map_err(|source| self.io("read", source))?;
-            // A last line without its end was torn by a crash: it is dropped, and written again after the resume.
-            if !text.ends_with(b"\n") {
+            // A last line without its end was torn by a crash, and zeros are what some file systems leave where bytes were
+            // not written yet: both are dropped, and written again after the resume.
+            if !text.ends_with(b"\n") || text.contains(&0) {
                 break;
             }
             let position: Position = serde_json::from_slice(&text).map_err(|source| ReportError::Line {
@@ -169,6 +178,30 @@ mod tests {
             .unwrap();
         sink.rewind(99).unwrap();
         assert_eq!(steps_in(dir.path()), [10]);
+    }
+
+    #[test]
+    fn a_log_cut_at_any_byte_has_no_torn_line_afterwards() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("steps.jsonl");
+        let mut sink = JsonlSink::open(dir.path()).unwrap();
+        for step in [10, 20, 30] {
+            sink.step(&record(step)).unwrap();
+        }
+        let whole = std::fs::read(&path).unwrap();
+        for cut in 0..=whole.len() {
+            for tail in [&b""[..], &[0; 40], &[0, 0, b'\n', 0]] {
+                std::fs::write(&path, [&whole[..cut], tail].concat()).unwrap();
+                let mut sink = JsonlSink::open(dir.path()).unwrap();
+                sink.rewind(20).unwrap();
+                let kept = steps_in(dir.path());
+                for step in [10, 20, 30].into_iter().filter(|step| !kept.contains(step)) {
+                    sink.step(&record(step)).unwrap();
+                }
+                sink.flush().unwrap();
+                assert!(std::fs::read(&path).unwrap() == whole, "cut at {cut}");
+            }
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ClassWeights, TrainError};
+use crate::{ClassWeights, OnNonfinite, TrainError};
 
 /// The loop's settings.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,6 +23,8 @@ pub struct FitConfig {
     pub clip_norm: Option<f64>,
     /// Ends the run after that many epochs without a better val top-1.
     pub patience: Option<usize>,
+    /// What happens when the loss or the gradients stop being numbers.
+    pub on_nonfinite: OnNonfinite,
     /// Steps between two step records.
     pub log_every_steps: u64,
     /// When checkpoints are written.

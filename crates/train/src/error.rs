@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::LoadReport;
+use crate::{Divergence, LoadReport};
 
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
@@ -28,21 +28,13 @@ pub enum TrainError {
         /// Images of one step.
         step_images: usize,
     },
-    /// The loss or the gradients stopped being numbers. The weights are still those before the step.
-    #[error(
-        "training diverged at step {step} (epoch {epoch}): {what} is {value}, at learning rate {lr}; lower optim.lr, add schedule.warmup or set train.clip_norm"
-    )]
+    /// The loss, the gradients or the weights stopped being numbers. What is written is from before.
+    #[error("{found}{}", dump.as_ref().map(|path| format!("; {} has the batch and the gradients", path.display())).unwrap_or_default())]
     Diverged {
-        /// Epoch, from 1 as printed.
-        epoch: usize,
-        /// Optimizer steps done before.
-        step: u64,
-        /// `loss` or `gradient norm`.
-        what: &'static str,
-        /// The value.
-        value: f64,
-        /// Learning rate of the step.
-        lr: f64,
+        /// What is known of it.
+        found: Box<Divergence>,
+        /// The file that has it, once it is written.
+        dump: Option<PathBuf>,
     },
     /// A weights file does not fit the model.
     #[error("{path} does not fit the model: {report}")]

@@ -1,8 +1,10 @@
 //! Features of images, computed once.
 
+use std::sync::Arc;
+
 use candle_core::{Device, Tensor};
 use candle_nn::ModuleT;
-use taper_data::{LastBatch, OnBad, Order, epoch_order};
+use taper_data::{Dataset, LastBatch, OnBad, Order, epoch_order};
 
 use crate::source::Batches;
 use crate::{Images, InputBatch, Source, TrainError};
@@ -20,6 +22,8 @@ pub struct Features {
     shape: Vec<usize>,
     labels: Vec<u32>,
     indices: Vec<usize>,
+    /// Knows the names of the images.
+    dataset: Arc<dyn Dataset>,
     num_classes: usize,
     batch_size: usize,
     last: LastBatch,
@@ -47,6 +51,7 @@ impl Features {
             shape: Vec::new(),
             labels: Vec::with_capacity(loader.indices.len()),
             indices: Vec::with_capacity(loader.indices.len()),
+            dataset: loader.dataset.clone(),
             num_classes: images.num_classes(),
             batch_size: images.loader.batch_size,
             last: images.loader.last,
@@ -109,6 +114,10 @@ impl Source for Features {
             LastBatch::Keep => self.labels.len().div_ceil(self.batch_size),
             LastBatch::Drop => self.labels.len() / self.batch_size,
         }
+    }
+
+    fn image_name(&self, index: usize) -> String {
+        self.dataset.name(index)
     }
 
     fn epoch_from(&self, order: Order, first_batch: usize) -> Batches<'_> {

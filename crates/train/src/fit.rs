@@ -1,7 +1,6 @@
 //! The loop.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use candle_core::Tensor;
@@ -10,11 +9,17 @@ use taper_data::Order;
 use taper_metrics::{EpochRecord, RecordSink, StepRecord, Tally, Throughput};
 use taper_optim::{Ema, Gradients, Optimizer, Schedule};
 
+use crate::checkpoint::remove_old;
+use crate::divergence::{norms, number_or_word};
 use crate::progress::Standing;
+use crate::run_folder::not_finite_in;
 use crate::source::Batches;
 use crate::step::forward_backward;
-use crate::weights::all_tensors;
-use crate::{Checkpoint, Evaluation, FitConfig, Progress, Source, TrainError, evaluate, write_weights};
+use crate::weights::{all_tensors, first_not_finite};
+use crate::{
+    Checkpoint, DivergedBatch, Divergence, Evaluation, FitConfig, Occasion, OnNonfinite, Progress, RunFolder, Source,
+    TrainError, evaluate,
+};
 
 /// A run: a model, its data, its optimizer and where it stands. [`Fit::run`] trains it.
 pub struct Fit<'a> {
@@ -44,28 +49,6 @@ pub struct Fit<'a> {
     pub progress: Progress,
 }
 
-/// The part of a run directory that the loop writes.
-#[derive(Clone, Debug)]
-pub struct RunFolder {
-    /// The run directory.
-    pub path: PathBuf,
-    /// Metadata of `model.safetensors` and `last.safetensors`.
-    pub metadata: BTreeMap<String, String>,
-}
-
-impl RunFolder {
-    /// The folder of checkpoints.
-    pub fn checkpoints(&self) -> PathBuf {
-        self.path.join("checkpoints")
-    }
-
-    fn write(&self, file: &str, vars: &VarMap) -> Result<(), TrainError> {
-        let metadata = self.metadata.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
-        let tensors = all_tensors(vars)?;
-        write_weights(&self.path.join(file), tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)), &metadata)
-    }
-}
-
 /// How [`Fit::run`] ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -74,6 +57,9 @@ pub enum Outcome {
     /// `stop` asked for it; a checkpoint of this step is written.
     Stopped,
 }
+
+/// What a rollback multiplies the learning rate with.
+const ROLLBACK_LR_FACTOR: f64 = 0.1;
 
 /// Why an epoch's training ended.
 enum EpochEnd {
@@ -141,17 +127,49 @@ impl Fit<'_> {
     pub fn run(&mut self) -> Result<Outcome, TrainError> {
         let num_steps = Self::num_steps(self.train, self.config)?;
         let mut clock = Clock { since: Instant::now(), last_checkpoint: Instant::now() };
+        if self.progress.step == 0 && self.config.on_nonfinite == OnNonfinite::Rollback {
+            // There must be something to go back to.
+            self.checkpoint(Occasion::Planned, &mut clock)?;
+        }
         while !self.progress.is_complete {
-            if let EpochEnd::Stopped = self.train_epoch(num_steps, &mut clock)? {
-                return Ok(Outcome::Stopped);
-            }
-            self.finish_epoch(num_steps, &mut clock)?;
-            if (self.stop)() && !self.progress.is_complete {
-                return Ok(Outcome::Stopped);
+            match self.run_epoch(num_steps, &mut clock) {
+                Ok(EpochEnd::Trained) => {}
+                Ok(EpochEnd::Stopped) => return Ok(Outcome::Stopped),
+                Err(TrainError::Diverged { found, .. }) => self.roll_back(found)?,
+                Err(error) => return Err(error),
             }
         }
-        self.folder.write("last.safetensors", self.vars)?;
+        // Once more, since the last one may have been cut short.
+        remove_old(&*self.folder.disk, &self.folder.checkpoints(), self.config.checkpoint.keep_last)?;
+        self.folder.write_weights("last.safetensors", self.vars)?;
         Ok(Outcome::Complete)
+    }
+
+    /// The rest of an epoch, and what comes at its end.
+    fn run_epoch(&mut self, num_steps: u64, clock: &mut Clock) -> Result<EpochEnd, TrainError> {
+        if let EpochEnd::Stopped = self.train_epoch(num_steps, clock)? {
+            return Ok(EpochEnd::Stopped);
+        }
+        self.finish_epoch(num_steps, clock)?;
+        let stopped = (self.stop)() && !self.progress.is_complete;
+        Ok(if stopped { EpochEnd::Stopped } else { EpochEnd::Trained })
+    }
+
+    /// Writes down how the run diverged; goes back to the newest checkpoint if it may.
+    fn roll_back(&mut self, found: Box<Divergence>) -> Result<(), TrainError> {
+        let dump = self.folder.write_divergence(&found)?;
+        let num_rollbacks = self.progress.num_rollbacks;
+        if num_rollbacks >= self.config.on_nonfinite.max_rollbacks() {
+            return Err(TrainError::Diverged { found, dump: Some(dump) });
+        }
+        let Some(checkpoint) = Checkpoint::latest_planned(&self.folder.checkpoints())? else {
+            return Err(TrainError::Diverged { found, dump: Some(dump) });
+        };
+        self.restore(&checkpoint)?;
+        self.progress.num_rollbacks = num_rollbacks + 1;
+        let (step, factor) = (self.progress.step, ROLLBACK_LR_FACTOR);
+        tracing::warn!("{found}; going back to step {step}, on with {factor} of the learning rate (once)");
+        Ok(())
     }
 
     /// Does the first step of the first epoch and writes nothing; for a look at what a step takes. Says how many images
@@ -183,8 +201,10 @@ impl Fit<'_> {
             // The end of an epoch has a checkpoint of its own, after the evaluation.
             if self.progress.step < epoch_end {
                 let stopped = (self.stop)();
-                if stopped || self.is_checkpoint_due(clock) {
-                    self.checkpoint(clock)?;
+                if self.is_checkpoint_planned() {
+                    self.checkpoint(Occasion::Planned, clock)?;
+                } else if stopped || self.is_checkpoint_late(clock) {
+                    self.checkpoint(Occasion::Unplanned, clock)?;
                 }
                 if stopped {
                     return Ok(EpochEnd::Stopped);
@@ -196,28 +216,35 @@ impl Fit<'_> {
 
     /// Forward, loss, backward, clip, step, on the next batches.
     fn step(&mut self, batches: &mut Batches<'_>) -> Result<StepSums, TrainError> {
-        let lr = self.schedule.lr(self.progress.step);
-        let (mut tally, mut num_batches) = (Tally::default(), 0);
+        let lr = self.lr(self.progress.step);
+        let (mut tally, mut used) = (Tally::default(), Vec::new());
         let mut sum: Option<Gradients> = None;
         for batch in batches.take(self.config.accumulate) {
-            let pass = forward_backward(self.model, batch?, self.config)?;
-            num_batches += 1;
-            self.check_finite("loss", pass.tally.loss(), lr)?;
+            let batch = batch?;
+            let indices = batch.indices.clone();
+            let pass = forward_backward(self.model, batch, self.config)?;
+            let loss = pass.tally.loss();
             tally.merge(&pass.tally);
+            used.push((indices, loss));
             let gradients = Gradients::take(self.optimizer.parameters(), &pass.gradients)?;
             match &mut sum {
                 None => sum = Some(gradients),
                 Some(sum) => sum.add(&gradients)?,
             }
+            if !loss.is_finite() {
+                return Err(self.diverged("loss", loss, &used, sum.as_ref())?);
+            }
         }
         let Some(mut gradients) = sum else {
             return Err(candle_core::Error::Msg("a step without batches".into()).into());
         };
-        if num_batches > 1 {
-            gradients.scale(1.0 / num_batches as f64)?;
+        if used.len() > 1 {
+            gradients.scale(1.0 / used.len() as f64)?;
         }
         let grad_norm = gradients.global_norm()?;
-        self.check_finite("gradient norm", grad_norm, lr)?;
+        if !grad_norm.is_finite() {
+            return Err(self.diverged("gradient norm", grad_norm, &used, Some(&gradients))?);
+        }
         if let Some(max_norm) = self.config.clip_norm {
             gradients.clip(grad_norm, max_norm)?;
         }
@@ -225,14 +252,47 @@ impl Fit<'_> {
         if let Some(ema) = &mut self.ema {
             ema.update(self.optimizer.parameters())?;
         }
-        Ok(StepSums { tally, lr, grad_norm, num_batches })
+        Ok(StepSums { tally, lr, grad_norm, num_batches: used.len() })
     }
 
-    fn check_finite(&self, what: &'static str, value: f64, lr: f64) -> Result<(), TrainError> {
-        if value.is_finite() {
-            return Ok(());
+    /// Learning rate of a step: the schedule's, lowered by each rollback.
+    fn lr(&self, step: u64) -> f64 {
+        (0..self.progress.num_rollbacks).fold(self.schedule.lr(step), |lr, _| lr * ROLLBACK_LR_FACTOR)
+    }
+
+    /// Everything that is known of a step that went wrong.
+    fn diverged(
+        &self,
+        what: impl Into<String>,
+        value: f64,
+        used: &[(Vec<usize>, f64)],
+        gradients: Option<&Gradients>,
+    ) -> Result<TrainError, TrainError> {
+        let batch = |(indices, loss): &(Vec<usize>, f64)| DivergedBatch {
+            loss: number_or_word(*loss),
+            names: indices.iter().map(|index| self.train.image_name(*index)).collect(),
+            indices: indices.clone(),
+        };
+        let norms = gradients.map(|gradients| norms(self.optimizer.parameters(), gradients)).transpose()?;
+        let found = Divergence {
+            epoch: self.progress.epoch,
+            step: self.progress.step,
+            what: what.into(),
+            value: number_or_word(value),
+            lr: self.lr(self.progress.step),
+            num_rollbacks: self.progress.num_rollbacks,
+            batches: used.iter().map(batch).collect(),
+            gradient_norms: norms.unwrap_or_default(),
+        };
+        Ok(TrainError::Diverged { found: Box::new(found), dump: None })
+    }
+
+    /// An update can overflow though its gradient was finite; no such value may reach a file.
+    fn require_finite(&self, not_finite: Option<String>) -> Result<(), TrainError> {
+        match not_finite {
+            None => Ok(()),
+            Some(name) => Err(self.diverged(name, f64::NAN, &[], None)?),
         }
-        Err(TrainError::Diverged { epoch: self.progress.epoch + 1, step: self.progress.step, what, value, lr })
     }
 
     fn note_step(&mut self, step: &StepSums, started: Instant) {
@@ -268,10 +328,12 @@ impl Fit<'_> {
 
     /// Evaluation, record, best weights, checkpoint.
     fn finish_epoch(&mut self, num_steps: u64, clock: &mut Clock) -> Result<(), TrainError> {
+        self.require_finite(not_finite_in(self.vars)?)?;
         self.swap_ema()?;
         let evaluation = evaluate(self.model, self.val, |_| ())?;
         if self.progress.note_evaluation(evaluation.tally.top1()) == Standing::Best {
-            self.folder.write("model.safetensors", self.vars)?;
+            self.require_finite(not_finite_in(self.vars)?)?;
+            self.folder.write_weights("model.safetensors", self.vars)?;
         }
         self.swap_ema()?;
         clock.note(&mut self.progress);
@@ -280,7 +342,7 @@ impl Fit<'_> {
         let impatient = self.config.patience.is_some_and(|patience| self.progress.epochs_without_best >= patience);
         self.progress.is_complete = impatient || self.progress.step >= num_steps;
         self.progress.next_epoch();
-        self.checkpoint(clock)
+        self.checkpoint(Occasion::Planned, clock)
     }
 
     /// Averaged weights in, trained ones out; and back with the second call.
@@ -296,7 +358,7 @@ impl Fit<'_> {
         EpochRecord {
             epoch: progress.epoch,
             step: progress.step,
-            lr: self.schedule.lr(progress.step.saturating_sub(1)),
+            lr: self.lr(progress.step.saturating_sub(1)),
             train_loss: progress.epoch_tally.loss(),
             train_top1: progress.epoch_tally.top1(),
             val_loss: evaluation.tally.loss(),
@@ -307,15 +369,17 @@ impl Fit<'_> {
         }
     }
 
-    fn is_checkpoint_due(&self, clock: &Clock) -> bool {
-        let config = &self.config.checkpoint;
+    fn is_checkpoint_planned(&self) -> bool {
+        self.config.checkpoint.every_steps.is_some_and(|every| self.progress.step.is_multiple_of(every))
+    }
+
+    fn is_checkpoint_late(&self, clock: &Clock) -> bool {
         let minutes = clock.last_checkpoint.elapsed().as_secs_f64() / 60.0;
-        config.every_steps.is_some_and(|every| self.progress.step.is_multiple_of(every))
-            || config.every_minutes.is_some_and(|every| minutes >= every)
+        self.config.checkpoint.every_minutes.is_some_and(|every| minutes >= every)
     }
 
     /// Records first: a checkpoint relies on those up to its step.
-    fn checkpoint(&mut self, clock: &mut Clock) -> Result<(), TrainError> {
+    fn checkpoint(&mut self, occasion: Occasion, clock: &mut Clock) -> Result<(), TrainError> {
         self.sink.flush().map_err(TrainError::Sink)?;
         clock.note(&mut self.progress);
         let mut state: BTreeMap<String, Tensor> = BTreeMap::new();
@@ -324,8 +388,10 @@ impl Fit<'_> {
             state.extend(ema.state().0.iter().map(|(name, tensor)| (format!("ema.{name}"), tensor.clone())));
         }
         let model = all_tensors(self.vars)?;
-        let folder: &Path = &self.folder.checkpoints();
-        Checkpoint::save(folder, &self.progress, &model, &state, self.config.checkpoint.keep_last)?;
+        self.require_finite(first_not_finite(&model)?.or(first_not_finite(&state)?))?;
+        let (disk, checkpoints) = (&*self.folder.disk, self.folder.checkpoints());
+        let keep_last = self.config.checkpoint.keep_last;
+        Checkpoint::save(disk, &checkpoints, (occasion, &self.progress), &model, &state, keep_last)?;
         clock.last_checkpoint = Instant::now();
         Ok(())
     }

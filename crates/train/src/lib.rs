@@ -5,7 +5,8 @@
 //! [`taper_metrics::RecordSink`] and prints nothing.
 //!
 //! Read [`Fit`] first (everything a run needs, and [`Fit::run`]), then [`Source`] with [`Images`] and [`Features`] (what
-//! it goes through), [`FitConfig`], [`evaluate()`], [`Checkpoint`] and [`Weights`].
+//! it goes through), [`FitConfig`], [`evaluate()`], [`Checkpoint`] and [`Weights`]; then [`Divergence`] and [`Disk`], which
+//! a run that goes wrong is about.
 //!
 //! ```
 //! use candle_core::{Device, Tensor};
@@ -26,26 +27,32 @@
 
 mod checkpoint;
 mod config;
+mod disk;
+mod divergence;
 mod error;
 mod evaluate;
 mod features;
 mod fit;
 mod loss;
 mod progress;
+mod run_folder;
 mod source;
 mod step;
 mod store;
 mod weights;
 
-pub use checkpoint::Checkpoint;
+pub use checkpoint::{Checkpoint, Occasion, check_manifest};
 pub use config::{CheckpointConfig, FitConfig};
+pub use disk::{Disk, SystemDisk};
+pub use divergence::{DivergedBatch, Divergence, OnNonfinite};
 pub use error::TrainError;
 pub use evaluate::{EvaluatedImage, Evaluation, evaluate};
 pub use features::Features;
-pub use fit::{Fit, Outcome, RunFolder};
+pub use fit::{Fit, Outcome};
 pub use loss::ClassWeights;
 pub use progress::{Best, Progress, Standing};
+pub use run_folder::RunFolder;
 pub use source::{Batches, Images, InputBatch, Source};
 pub use step::ImageInput;
-pub use store::{sha256_of_file, write_atomically};
+pub use store::{create_folders, sha256_of_file, write_atomically};
 pub use weights::{LoadReport, Weights, write_weights};

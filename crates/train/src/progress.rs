@@ -25,6 +25,9 @@ pub struct Progress {
     pub best: Option<Best>,
     /// Epochs since the best one.
     pub epochs_without_best: usize,
+    /// Times that the run diverged and went back to a checkpoint; each has lowered the learning rate.
+    #[serde(default)]
+    pub num_rollbacks: u32,
     /// Whether the run has ended by itself.
     pub is_complete: bool,
     /// Time spent, all parts of a resumed run together.

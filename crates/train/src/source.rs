@@ -35,6 +35,9 @@ pub trait Source {
     /// Batches of an epoch.
     fn num_batches(&self) -> usize;
 
+    /// What the data set calls the image that a batch has under this index.
+    fn image_name(&self, index: usize) -> String;
+
     /// The batches of an epoch from `first_batch` on.
     fn epoch_from(&self, order: Order, first_batch: usize) -> Batches<'_>;
 }
@@ -63,6 +66,10 @@ impl Source for Images {
 
     fn num_batches(&self) -> usize {
         self.loader.num_batches()
+    }
+
+    fn image_name(&self, index: usize) -> String {
+        self.loader.dataset.name(index)
     }
 
     fn epoch_from(&self, order: Order, first_batch: usize) -> Batches<'_> {

@@ -110,6 +110,17 @@ pub(crate) fn all_tensors(vars: &VarMap) -> Result<BTreeMap<String, Tensor>, Tra
     Ok(lock(vars)?.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect())
 }
 
+/// Name of the first tensor with a value that is infinite or no number; whole numbers have none.
+pub(crate) fn first_not_finite(tensors: &BTreeMap<String, Tensor>) -> Result<Option<String>, TrainError> {
+    for (name, tensor) in tensors {
+        // The square of any f32 is finite as f64, and so is the sum of as many as fit into memory.
+        if tensor.dtype() == DType::F32 && !taper_kernels::sum_of_squares(tensor)?.is_finite() {
+            return Ok(Some(name.clone()));
+        }
+    }
+    Ok(None)
+}
+
 type Vars<'a> = std::sync::MutexGuard<'a, std::collections::HashMap<String, candle_core::Var>>;
 
 fn lock(vars: &VarMap) -> Result<Vars<'_>, TrainError> {

@@ -11,8 +11,8 @@ use taper_data::{ArrayDataset, ChannelStats, Compose, LastBatch, Loader, OnBad, 
 use taper_models::{ModelConfig, ResNetConfig, Stem, seeded_frozen};
 use taper_optim::{GroupRules, Optimizer, OptimizerConfig, ParameterSet, Schedule, ScheduleConfig, SgdConfig};
 use taper_train::{
-    CheckpointConfig, ClassWeights, Features, Fit, FitConfig, ImageInput, Images, Outcome, Progress, RunFolder, Source,
-    TrainError,
+    CheckpointConfig, ClassWeights, Features, Fit, FitConfig, ImageInput, Images, OnNonfinite, Outcome, Progress,
+    RunFolder, Source, TrainError,
 };
 
 const NUM_IMAGES: usize = 23;
@@ -66,6 +66,7 @@ fn train_head(cache: Cache, last: LastBatch) -> [BTreeMap<String, Vec<u8>>; 2] {
         class_weights: ClassWeights::balanced(&[8, 8, 7]).unwrap(),
         clip_norm: Some(1.0),
         patience: None,
+        on_nonfinite: OnNonfinite::Stop,
         log_every_steps: 1,
         checkpoint: CheckpointConfig { every_steps: None, every_minutes: None, keep_last: 1 },
     };
@@ -88,7 +89,7 @@ fn train_head(cache: Cache, last: LastBatch) -> [BTreeMap<String, Vec<u8>>; 2] {
         schedule: Schedule::new(ScheduleConfig::by_name("cosine").unwrap(), 0.1, num_steps, per_epoch).unwrap(),
         ema: None,
         config: &settings,
-        folder: &RunFolder { path: folder.path().to_owned(), metadata: BTreeMap::new() },
+        folder: &RunFolder::new(folder.path(), BTreeMap::new()),
         sink: &mut (),
         stop: &|| false,
         progress: Progress::default(),

@@ -12,8 +12,8 @@ use taper_data::{ArrayDataset, ChannelStats, Compose, LastBatch, Loader, OnBad};
 use taper_metrics::{EpochRecord, RecordSink, SinkError, StepRecord};
 use taper_optim::{Ema, GroupRules, Optimizer, OptimizerConfig, ParameterSet, Schedule, ScheduleConfig, SgdConfig};
 use taper_train::{
-    Checkpoint, CheckpointConfig, ClassWeights, Fit, FitConfig, ImageInput, Images, Outcome, Progress, RunFolder,
-    TrainError, Weights,
+    Checkpoint, CheckpointConfig, ClassWeights, Fit, FitConfig, ImageInput, Images, OnNonfinite, Outcome, Progress,
+    RunFolder, TrainError, Weights,
 };
 
 /// One linear layer on the pixels.
@@ -65,6 +65,7 @@ fn settings() -> FitConfig {
         class_weights: ClassWeights::Equal,
         clip_norm: Some(1.0),
         patience: None,
+        on_nonfinite: OnNonfinite::Stop,
         log_every_steps: 2,
         checkpoint: CheckpointConfig { every_steps: Some(3), every_minutes: None, keep_last: 9 },
     }
@@ -116,7 +117,7 @@ fn train(folder: &Path, config: &FitConfig, batch_size: usize, lr: f64, stop_at:
     let parameters = ParameterSet::new(&vars, &GroupRules::new(&sgd)).unwrap();
     let num_steps = Fit::num_steps(&images, config).unwrap();
     let mut kept = Kept::default();
-    let folder = RunFolder { path: folder.to_owned(), metadata: Default::default() };
+    let folder = RunFolder::new(folder, Default::default());
     let asked = Cell::new(0);
     let stop = || {
         asked.set(asked.get() + 1);

@@ -13,6 +13,7 @@ use crate::config::RunConfig;
 use crate::device;
 use crate::exit::{Ended, bad_input, usage};
 use crate::prepare::{Threads, eval_loader, read_split, require_classes};
+use crate::same_data::{differences, require_same, require_unedited};
 use crate::trained::Trained;
 
 /// The object that `--json` prints.
@@ -96,15 +97,35 @@ fn data_of(args: &EvaluateArgs, trained: &mut Trained) -> Result<(OpenedData, Sp
     };
     let data = open(&spec)?;
     trained.adopt_class_names(data.dataset.classes());
+    if let (Some(run), None) = (&trained.run, &args.data) {
+        // It also names the images of classes that are new, gone or renamed.
+        require_same(run, &data)?;
+    }
     require_classes(&trained.card.classes, data.dataset.classes(), &spec.location)?;
     let Some(run) = &trained.run else {
         let split = data.official.clone();
         return Ok((data, split));
     };
+    if args.data.is_none() {
+        let split = read_split(run)?.resolve(&*data.dataset)?;
+        return Ok((data, split));
+    }
+    require_unedited(run)?;
     // The same images in another place are still the run's data; other images have a split of their own.
     let split = match read_split(run)?.resolve(&*data.dataset) {
-        Err(_) if args.data.is_some() => data.official.clone(),
-        split => split?,
+        Ok(split) => {
+            differences(run, &data)?.iter().for_each(|found| tracing::warn!("{}: {found}", spec.location));
+            split
+        }
+        Err(error) => {
+            let part = args.split;
+            tracing::warn!(
+                "{} is not the data of {}: {error}; its own {part} images are taken",
+                spec.location,
+                run.display()
+            );
+            data.official.clone()
+        }
     };
     Ok((data, split))
 }

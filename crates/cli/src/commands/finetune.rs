@@ -1,31 +1,40 @@
 //! `taper finetune`
 
-use std::path::Path;
-
 use anyhow::Result;
 use candle_core::Device;
 use taper_hub::weights::{LoadReport, Origin as PreprocessingFrom};
 
-use crate::args::{Cli, FinetuneArgs};
+use crate::args::{Cli, FinetuneArgs, Resume};
 use crate::base_weights::BaseWeights;
-use crate::commands::train::{dry_run, resume_run, resume_same};
+use crate::commands::train::dry_run;
 use crate::device;
-use crate::exit::Ended;
+use crate::exit::{Ended, usage};
+use crate::interrupt::Interrupt;
 use crate::job::Job;
 use crate::measure::{Estimate, Timed};
+use crate::memory;
 use crate::prepare::Prepared;
 use crate::resolve::{Resolved, resolve_finetune};
-use crate::run_dir;
+use crate::resume::{resume_run, resume_same};
+use crate::run_dir::{self, Place};
+use crate::same_data::{class_differences, learnt_though_kept};
 use crate::terminal::{Talk, human_seconds};
 use crate::wishes;
 
 /// Runs the command.
 pub(crate) fn run(args: &FinetuneArgs, cli: &Cli) -> Result<Ended> {
-    let talk = Talk::new(cli.quiet);
-    if let Some(run) = &args.resume {
-        return resume_run(run, wishes::of_finetune(args)?, talk);
+    let (talk, interrupt) = (Talk::new(cli.quiet), Interrupt::watch()?);
+    if let Some(Resume::Run(run)) = &args.resume {
+        refuse_beside_resume(args)?;
+        return resume_run(run, wishes::of_finetune(args)?, talk, &interrupt);
     }
-    let base = BaseWeights::open(args.weights.as_deref().unwrap_or_default(), talk)?;
+    let Some(weights) = &args.weights else {
+        return Err(usage("--resume auto repeats the whole command: give DATA and --weights too"));
+    };
+    if args.data.is_none() {
+        return Err(usage("--resume auto repeats the whole command: give DATA and --weights too"));
+    }
+    let base = BaseWeights::open(weights, talk)?;
     let resolved = resolve_finetune(args, &base)?;
     if args.flags.print_config {
         print!("{}", resolved.to_toml());
@@ -42,19 +51,46 @@ pub(crate) fn run(args: &FinetuneArgs, cli: &Cli) -> Result<Ended> {
         say_loaded(&base, &report, talk);
         return dry_run(job);
     }
-    let path = run_dir::choose(args.flags.output.as_deref(), &resolved)?;
-    if let Some(ended) = resume_same(&path, &resolved, talk)? {
+    let place = Place::of(args.flags.output.as_deref(), &resolved);
+    if let Some(ended) = resume_same(&place, args.resume.as_ref(), &resolved, talk, &interrupt)? {
         return Ok(ended);
     }
-    start(&path, &resolved, base, &device, talk)
+    start(&place, &resolved, base, &device, talk, &interrupt)
 }
 
-fn start(path: &Path, resolved: &Resolved, base: BaseWeights, device: &Device, talk: Talk) -> Result<Ended> {
+/// A run that is named knows all of these.
+fn refuse_beside_resume(args: &FinetuneArgs) -> Result<()> {
+    let given = [
+        ("DATA", args.data.is_some()),
+        ("--weights", args.weights.is_some()),
+        ("--freeze", args.freeze.is_some()),
+        ("--output", args.flags.output.is_some()),
+    ];
+    match given.iter().find(|(_, is_given)| *is_given) {
+        None => Ok(()),
+        Some((what, _)) => Err(usage(format!(
+            "{what}: a resumed run keeps what it began with; leave {what} out, or use --resume auto"
+        ))),
+    }
+}
+
+/// Begins a run.
+pub(crate) fn start(
+    place: &Place,
+    resolved: &Resolved,
+    base: BaseWeights,
+    device: &Device,
+    talk: Talk,
+    interrupt: &Interrupt,
+) -> Result<Ended> {
     let prepared = Prepared::fine_tuning(&resolved.config, &base.described.card.preprocessing)?;
     let (job, report) = job(resolved, prepared, &base, device)?;
+    memory::require_room(&job)?;
     say_loaded(&base, &report, talk);
-    run_dir::write_new(path, resolved, &job.prepared, device::name(device), Some(&base.origin))?;
-    job.introduce(path, talk)?;
+    compare_with_base_run(&base, &job.prepared)?;
+    let (path, _lock) = place.claim()?;
+    run_dir::write_new(&path, resolved, &job.prepared, device::name(device), Some(&base.origin))?;
+    job.introduce(&path, talk)?;
     say_images_per_class(&job.prepared, talk);
     if talk == Talk::Normal {
         // Measuring moves the weights, so a job of its own is measured.
@@ -62,7 +98,26 @@ fn start(path: &Path, resolved: &Resolved, base: BaseWeights, device: &Device, t
     }
     // Their memory is the training's.
     drop(base);
-    job.train(path, talk)
+    job.train(&path, None, talk, interrupt)
+}
+
+/// Where the base weights are a run's, says how its classes differ and which of the images it had put aside are now
+/// learnt from.
+fn compare_with_base_run(base: &BaseWeights, prepared: &Prepared) -> Result<()> {
+    let Some(run) = base.run() else { return Ok(()) };
+    let shown = run.display();
+    if let Some(differences) = class_differences(&base.described.card.classes, prepared.data.dataset.classes()) {
+        tracing::warn!("the classes are not those of {shown}, so the new head has others: {differences}");
+    }
+    let learnt = learnt_though_kept(run, &prepared.data, &prepared.usable)?;
+    if let Some(first) = learnt.first() {
+        tracing::warn!(
+            "{} images that {shown} had kept for val or test are now trained on (the first: {first}); what that run \
+             measured on them does not compare with this one",
+            learnt.len()
+        );
+    }
+    Ok(())
 }
 
 fn job<'a>(

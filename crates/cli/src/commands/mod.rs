@@ -6,4 +6,5 @@ pub(crate) mod fetch;
 pub(crate) mod finetune;
 pub(crate) mod inspect;
 pub(crate) mod predict;
+pub(crate) mod reproduce;
 pub(crate) mod train;

@@ -1,6 +1,5 @@
 //! Threads that make batches ahead, a bounded number at a time.
 
-use std::any::Any;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,6 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
 use super::Plan;
+use crate::decode::panic_message;
 use crate::{Batch, DataError, Result};
 
 /// Workers and what they share. A batch is claimed in order, made by whoever claimed it, and handed over in order.
@@ -105,8 +105,9 @@ impl Shared {
     fn work(&self) {
         while let Some(batch_index) = self.claim() {
             let make = || self.plan.make(batch_index, &|| self.is_stopped());
-            let made = catch_unwind(AssertUnwindSafe(make))
-                .unwrap_or_else(|panic| Some(Err(DataError::Worker { batch_index, reason: message(panic.as_ref()) })));
+            let made = catch_unwind(AssertUnwindSafe(make)).unwrap_or_else(|panic| {
+                Some(Err(DataError::Worker { batch_index, reason: panic_message(panic.as_ref()) }))
+            });
             let Some(batch) = made else { return };
             self.lock().ready.insert(batch_index, batch);
             self.changed.notify_all();
@@ -126,9 +127,4 @@ impl Shared {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
-}
-
-fn message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it panicked").to_string()
 }

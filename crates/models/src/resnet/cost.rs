@@ -5,21 +5,26 @@ use crate::ModelCost;
 
 /// The cost for one image of the configuration's size.
 pub(crate) fn resnet_cost(layout: &ResNetLayout, config: &ResNetConfig, num_classes: usize) -> ModelCost {
-    let mut tally = Tally { side: config.input_size, num_parameters: 0, forward_macs: 0 };
+    let mut tally = Tally { side: config.input_size, ..Tally::default() };
     tally.stem(config.stem, layout.width);
     layout.stages().iter().flatten().for_each(|place| tally.block(place));
     let linear_weights = layout.num_features() * num_classes;
     ModelCost {
         num_parameters: tally.num_parameters + linear_weights + num_classes,
         forward_macs: tally.forward_macs + linear_weights,
+        kept_values: tally.kept_values,
+        widest_values: tally.widest_values,
     }
 }
 
 /// Sums so far, and the side of the square activation that they have reached.
+#[derive(Default)]
 struct Tally {
     side: usize,
     num_parameters: usize,
     forward_macs: usize,
+    kept_values: usize,
+    widest_values: usize,
 }
 
 impl Tally {
@@ -53,6 +58,8 @@ impl Tally {
         if !place.keeps_shape() {
             self.conv_and_norm(c_in, c_out, 1, 1);
         }
+        // The sum with the shortcut.
+        self.kept_values += c_out * self.side * self.side;
     }
 
     /// A convolution whose weights are used once per outgoing pixel, and the two values per channel of its batch norm.
@@ -61,5 +68,8 @@ impl Tally {
         self.side = self.side.div_ceil(stride);
         self.num_parameters += weights + 2 * c_out;
         self.forward_macs += weights * self.side * self.side;
+        let output = c_out * self.side * self.side;
+        self.kept_values += 2 * output;
+        self.widest_values = self.widest_values.max(output);
     }
 }

@@ -1,0 +1,11 @@
+//! Runs that can be trusted: killed anywhere they go on to the same bytes, they have one owner, and data that have
+//! changed are noticed and named.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod data;
+mod hostile;
+mod kill;
+mod owner;
+mod small;
+mod stop;
