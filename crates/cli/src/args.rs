@@ -45,7 +45,7 @@ pub(crate) struct TrainArgs {
     /// glyphs (built in), a CIFAR folder or archive, the folder of CUB-200, or an image folder
     #[arg(long, value_name = "DATA")]
     pub(crate) data: Option<String>,
-    /// Architecture: basenet, resnet18, resnet34, resnet50, resnet101, resnet152
+    /// Architecture: basenet, resnet18, resnet34, resnet50, resnet101, resnet152, ablation0 to ablation10
     #[arg(long)]
     pub(crate) model: Option<String>,
     #[command(flatten)]

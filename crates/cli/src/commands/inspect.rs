@@ -7,7 +7,7 @@ use candle_core::Device;
 use candle_nn::VarMap;
 use taper_hub::weights::{Origin, WeightsFile};
 use taper_metrics::EpochRecord;
-use taper_models::{ModelConfig, seeded};
+use taper_models::{ABLATION, ModelConfig, seeded};
 use taper_optim::{Role, role};
 use taper_report::{LossScale, epoch_line};
 use taper_train::{Checkpoint, sha256_of_file};
@@ -39,6 +39,9 @@ fn model(name: &str, set: &[String], num_classes: u64) -> Result<()> {
         return print_model(&trained.card.architecture, trained.card.classes.len(), &trained.vars);
     }
     let (config, num_classes) = (resolve_model(name, set)?, usize::try_from(num_classes)?);
+    if let Some(step) = ModelConfig::ABLATION_NAMES.iter().position(|known| *known == name) {
+        println!("step {step:<8} {}", ABLATION[step].change);
+    }
     let vars = VarMap::new();
     config.build(num_classes, seeded(&vars, 0, &Device::Cpu))?;
     print_model(&config, num_classes, &vars)
