@@ -10,7 +10,7 @@ use taper_data::{
 };
 
 use crate::config::{RunConfig, Statistics};
-use crate::exit::bad_input;
+use crate::exit::{bad_input, usage};
 use crate::images::{BadImage, Source, Sources, are_files, read_bad, warn_of, without_bad};
 
 /// What a run trains on.
@@ -31,7 +31,7 @@ impl Prepared {
     pub(crate) fn fresh(config: &RunConfig) -> Result<Self> {
         let data = open(&config.data_spec())?;
         let preprocess = geometry(&data, config);
-        Self::looked_at(data, preprocess, Statistics::Own, config)
+        Self::looked_at(data, preprocess, config.data.statistics, config)
     }
 
     /// As [`Prepared::fresh`], with the preprocessing that the base weights were trained with; mean and deviation are the
@@ -62,6 +62,7 @@ impl Prepared {
         let preprocess = match statistics {
             Statistics::Own => preprocess.with_stats(without_zeros(stats)),
             Statistics::Base => preprocess,
+            Statistics::None => preprocess.with_stats(ChannelStats { mean: [0.0; 3], std: [1.0; 3] }),
         };
         preprocess.validate()?;
         Self { data, usable: split.clone(), split, bad, preprocess, sources }.leaving_out_bad(config)
@@ -165,13 +166,26 @@ pub(crate) fn eval_loader(
 
 fn decide_split(data: &OpenedData, config: &RunConfig) -> Result<Split> {
     let official = &data.official;
-    if !official.val.is_empty() {
-        return Ok(official.clone());
+    let (labels, seed) = (data.dataset.labels(), config.data.split_seed.unwrap_or(config.train.seed));
+    let split = if official.val.is_empty() {
+        let val = ValSize::Fraction(config.data.val_fraction);
+        Split { test: official.test.clone(), ..Split::stratified(&labels, &official.train, val, seed)? }
+    } else {
+        official.clone()
+    };
+    match config.data.train_images {
+        Some(count) if count < split.train.len() => {
+            // The part that is taken out of `train` here is the one that is trained on.
+            let taken = Split::stratified(&labels, &split.train, ValSize::Count(count), seed)?;
+            Ok(Split { train: taken.val, ..split })
+        }
+        Some(count) if count > split.train.len() => Err(usage(format!(
+            "data.train_images = {count}: {} has {} training images; leave it out to use all",
+            config.data.location,
+            split.train.len()
+        ))),
+        _ => Ok(split),
     }
-    let labels: Vec<u32> = (0..data.dataset.len()).map(|index| data.dataset.label(index)).collect();
-    let val = ValSize::Fraction(config.data.val_fraction);
-    let split = Split::stratified(&labels, &official.train, val, config.train.seed)?;
-    Ok(Split { test: official.test.clone(), ..split })
 }
 
 fn require_images(split: &Split, config: &RunConfig) -> Result<()> {
