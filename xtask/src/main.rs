@@ -8,9 +8,11 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "this is a program for the terminal, not a library")]
 
+mod ablation;
 mod bench;
 mod ci;
 mod golden;
+mod pipeline;
 mod python;
 mod tidy;
 mod tree;
@@ -49,6 +51,8 @@ enum Task {
         #[arg(value_name = "SCRIPT")]
         scripts: Vec<String>,
     },
+    /// Trains every step of the report's ablation study; goes on where it was stopped
+    Ablation(ablation::Settings),
     /// Measures ops, steps, loader, start-up and memory, beside PyTorch and stock candle if asked to
     Bench(bench::Settings),
 }
@@ -69,6 +73,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Ci { only } => ci::run(root, &only),
         Task::Tidy => tidy::run(root),
         Task::Golden { python, scripts } => golden::run(root, python.as_deref(), &scripts).map(|()| ExitCode::SUCCESS),
+        Task::Ablation(settings) => ablation::run(root, &settings),
         Task::Bench(settings) => bench::run(root, &settings),
     }
 }
