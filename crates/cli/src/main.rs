@@ -23,6 +23,7 @@ mod prepare;
 mod recipe;
 mod resolve;
 mod run_dir;
+mod run_page;
 mod terminal;
 mod trained;
 mod wishes;
@@ -46,6 +47,10 @@ fn main() -> ExitCode {
         Command::Export(args) => commands::export::run(args),
         Command::Inspect(args) => commands::inspect::run(args),
         Command::Fetch(args) => commands::fetch::run(args, Talk::new(cli.quiet)),
+        Command::Report(args) => commands::report::run(args, &cli),
+        Command::LrFind(args) => commands::lr_find::run(args, &cli),
+        Command::Completions(args) => commands::help::completions(args),
+        Command::Man(args) => commands::help::man(args),
     };
     exit::code_of(done)
 }

@@ -19,7 +19,7 @@ pub(crate) struct Prepared {
     pub(crate) data: OpenedData,
     /// Which image is in which part, the bad ones among them.
     pub(crate) split: Split,
-    /// The same without the bad ones of train and val.
+    /// What is used: as many training images as `data.train_images` says, without the bad ones of train and val.
     pub(crate) usable: Split,
     pub(crate) bad: Vec<BadImage>,
     pub(crate) preprocess: Preprocess,
@@ -51,11 +51,12 @@ impl Prepared {
     fn looked_at(data: OpenedData, preprocess: Preprocess, statistics: Statistics, config: &RunConfig) -> Result<Self> {
         let split = decide_split(&data, config)?;
         require_images(&split, config)?;
+        let used = limited(&split, &data, config)?;
         let sources = Sources::new(&data, &preprocess, config)?;
         let (stats, bad) = match data.train_stats {
-            Some(stats) if split.train == data.official.train => (stats, Vec::new()),
+            Some(stats) if used.train == data.official.train => (stats, Vec::new()),
             _ => {
-                let looked = sources.look(&split, &config.data.location)?;
+                let looked = sources.look(&used, &config.data.location)?;
                 (looked.stats, looked.bad)
             }
         };
@@ -65,7 +66,7 @@ impl Prepared {
             Statistics::None => preprocess.with_stats(ChannelStats { mean: [0.0; 3], std: [1.0; 3] }),
         };
         preprocess.validate()?;
-        Self { data, usable: split.clone(), split, bad, preprocess, sources }.leaving_out_bad(config)
+        Self { data, usable: used, split, bad, preprocess, sources }.leaving_out_bad(config)
     }
 
     /// Training images of each class, in the order of the classes.
@@ -88,13 +89,13 @@ impl Prepared {
         let preprocess: Preprocess = read_json(&run.join("preprocess.json"))?;
         preprocess.validate()?;
         let sources = Sources::new(&data, &preprocess, config)?;
-        let bad = read_bad(run)?;
-        Self { data, usable: split.clone(), split, bad, preprocess, sources }.leaving_out_bad(config)
+        let (bad, used) = (read_bad(run)?, limited(&split, &data, config)?);
+        Self { data, usable: used, split, bad, preprocess, sources }.leaving_out_bad(config)
     }
 
     fn leaving_out_bad(self, config: &RunConfig) -> Result<Self> {
-        warn_of(&self.bad, self.split.train.len() + self.split.val.len());
-        let usable = without_bad(&self.split, &*self.data.dataset, &self.bad, &config.data.location)?;
+        warn_of(&self.bad, self.usable.train.len() + self.usable.val.len());
+        let usable = without_bad(&self.usable, &*self.data.dataset, &self.bad, &config.data.location)?;
         require_images(&usable, config)?;
         Ok(Self { usable, ..self })
     }
@@ -166,25 +167,33 @@ pub(crate) fn eval_loader(
 
 fn decide_split(data: &OpenedData, config: &RunConfig) -> Result<Split> {
     let official = &data.official;
-    let (labels, seed) = (data.dataset.labels(), config.data.split_seed.unwrap_or(config.train.seed));
-    let split = if official.val.is_empty() {
-        let val = ValSize::Fraction(config.data.val_fraction);
-        Split { test: official.test.clone(), ..Split::stratified(&labels, &official.train, val, seed)? }
-    } else {
-        official.clone()
-    };
+    if !official.val.is_empty() {
+        return Ok(official.clone());
+    }
+    let val = ValSize::Fraction(config.data.val_fraction);
+    let split = Split::stratified(&data.dataset.labels(), &official.train, val, split_seed(config))?;
+    Ok(Split { test: official.test.clone(), ..split })
+}
+
+fn split_seed(config: &RunConfig) -> u64 {
+    config.data.split_seed.unwrap_or(config.train.seed)
+}
+
+/// The split with as many training images as the configuration asks for.
+fn limited(split: &Split, data: &OpenedData, config: &RunConfig) -> Result<Split> {
     match config.data.train_images {
         Some(count) if count < split.train.len() => {
             // The part that is taken out of `train` here is the one that is trained on.
-            let taken = Split::stratified(&labels, &split.train, ValSize::Count(count), seed)?;
-            Ok(Split { train: taken.val, ..split })
+            let count = ValSize::Count(count);
+            let taken = Split::stratified(&data.dataset.labels(), &split.train, count, split_seed(config))?;
+            Ok(Split { train: taken.val, ..split.clone() })
         }
         Some(count) if count > split.train.len() => Err(usage(format!(
             "data.train_images = {count}: {} has {} training images; leave it out to use all",
             config.data.location,
             split.train.len()
         ))),
-        _ => Ok(split),
+        _ => Ok(split.clone()),
     }
 }
 

@@ -42,5 +42,5 @@ pub use error::ModelError;
 pub use freeze::{Freeze, LayerOrder};
 pub use init::{seeded, seeded_frozen};
 pub use layers::{BatchNorm, Conv2d, Linear};
-pub use network::Network;
+pub use network::{Backbone, Network};
 pub use resnet::{BlockKind, HeadInit, LastNorm, ResNet, ResNetConfig, ResNetLayout, Stem};

@@ -196,7 +196,11 @@ impl Fit<'_> {
 
     /// Forward, loss, backward, clip, step, on the next batches.
     fn step(&mut self, batches: &mut Batches<'_>) -> Result<StepSums, TrainError> {
-        let lr = self.schedule.lr(self.progress.step);
+        self.step_at(self.schedule.lr(self.progress.step), batches)
+    }
+
+    /// As [`Fit::step`], at this learning rate.
+    pub(crate) fn step_at(&mut self, lr: f64, batches: &mut Batches<'_>) -> Result<StepSums, TrainError> {
         let (mut tally, mut num_batches) = (Tally::default(), 0);
         let mut sum: Option<Gradients> = None;
         for batch in batches.take(self.config.accumulate) {
@@ -332,8 +336,8 @@ impl Fit<'_> {
 }
 
 /// What one step gave.
-struct StepSums {
-    tally: Tally,
+pub(crate) struct StepSums {
+    pub(crate) tally: Tally,
     lr: f64,
     grad_norm: f64,
     num_batches: usize,

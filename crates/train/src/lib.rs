@@ -5,7 +5,8 @@
 //! [`taper_metrics::RecordSink`] and prints nothing.
 //!
 //! Read [`Fit`] first (everything a run needs, and [`Fit::run`]), then [`Source`] with [`Images`] and [`Features`] (what
-//! it goes through), [`FitConfig`], [`evaluate()`], [`Checkpoint`] and [`Weights`].
+//! it goes through), [`FitConfig`], [`evaluate()`], [`Averaged`], [`grad_cam()`],
+//! [`Checkpoint`] and [`Weights`].
 //!
 //! ```
 //! use candle_core::{Device, Tensor};
@@ -30,11 +31,14 @@ mod error;
 mod evaluate;
 mod features;
 mod fit;
+mod grad_cam;
 mod loss;
+mod lr_search;
 mod progress;
 mod source;
 mod step;
 mod store;
+mod tta;
 mod weights;
 
 pub use checkpoint::Checkpoint;
@@ -43,9 +47,12 @@ pub use error::TrainError;
 pub use evaluate::{EvaluatedImage, Evaluation, evaluate};
 pub use features::Features;
 pub use fit::{Fit, Outcome, RunFolder};
+pub use grad_cam::{GradCam, grad_cam};
 pub use loss::ClassWeights;
+pub use lr_search::{LrRange, TriedLr, steepest};
 pub use progress::{Best, Progress, Standing};
 pub use source::{Batches, Images, InputBatch, Source};
 pub use step::ImageInput;
 pub use store::{sha256_of_file, write_atomically};
+pub use tta::{Averaged, Copies};
 pub use weights::{LoadReport, Weights, write_weights};

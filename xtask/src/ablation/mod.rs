@@ -222,6 +222,19 @@ impl Study {
         let json = serde_json::to_string_pretty(&outcome::to_json(&self.shared.to_json(), outcomes))? + "\n";
         write_whole(&self.folder.join("ablation.json"), &json)?;
         write_whole(&self.folder.join("ablation.md"), &table::markdown(&self.shared, outcomes))?;
-        write_whole(&self.folder.join("curves.csv"), &outcome::curves(outcomes))
+        write_whole(&self.folder.join("curves.csv"), &outcome::curves(outcomes))?;
+        self.draw(outcomes)
+    }
+
+    /// The curves of all steps with the first seed, as a page.
+    fn draw(&self, outcomes: &[outcome::OfStep]) -> Result<()> {
+        let runs = outcomes.iter().map(|of| self.run_of(of.step, 0)).filter(Run::is_complete);
+        let runs: Vec<String> = runs.map(|run| run.folder.display().to_string()).collect();
+        if runs.is_empty() {
+            return Ok(());
+        }
+        let output = self.folder.join("report.html").display().to_string();
+        let words = ["report".to_owned(), "-q".to_owned(), "--output".to_owned(), output];
+        self.taper.said(&[&words[..], &runs].concat()).map(|_| ())
     }
 }

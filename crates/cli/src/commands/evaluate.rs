@@ -1,14 +1,15 @@
 //! `taper evaluate`
 
 use anyhow::Result;
+use candle_nn::ModuleT;
 use serde::Serialize;
 use std::time::Instant;
 use taper_data::{DataSpec, OpenedData, Part, Split, open};
 use taper_metrics::Throughput;
 use taper_report::{Columns, LabelColumn, PredictionRow, write_predictions};
-use taper_train::{EvaluatedImage, Evaluation, evaluate, write_atomically};
+use taper_train::{Averaged, Copies, EvaluatedImage, Evaluation, evaluate, write_atomically};
 
-use crate::args::EvaluateArgs;
+use crate::args::{EvaluateArgs, Tta};
 use crate::config::RunConfig;
 use crate::device;
 use crate::exit::{Ended, bad_input, usage};
@@ -52,7 +53,14 @@ pub(crate) fn run(args: &EvaluateArgs) -> Result<Ended> {
     let loader = eval_loader(data.dataset.clone(), indices.into(), transform, threads);
     let mut rows = Vec::with_capacity(indices.len());
     let started = Instant::now();
-    let evaluation = evaluate(&trained.model, &trained.images(loader, &device), |image| {
+    let averaged = |copies| Averaged { model: &trained.model, copies };
+    let (flip, shift) = (averaged(Copies::Flip), averaged(Copies::FlipShift));
+    let model: &dyn ModuleT = match args.tta {
+        Tta::None => &trained.model,
+        Tta::Flip => &flip,
+        Tta::FlipShift => &shift,
+    };
+    let evaluation = evaluate(model, &trained.images(loader, &device), |image| {
         rows.push(row(&image, &data, &trained.card.classes));
     })?;
     let mut throughput = Throughput::default();

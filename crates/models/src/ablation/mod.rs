@@ -7,7 +7,7 @@ use candle_core::{Result, Tensor};
 use candle_nn::{ModuleT, VarBuilder};
 use taper_kernels::{ConvGeometry, Epilogue, PoolGeometry};
 
-use crate::{BatchNorm, Conv2d, Linear, ModelError, Network};
+use crate::{Backbone, BatchNorm, Conv2d, Linear, ModelError, Network};
 use config::BlockPlace;
 pub(crate) use config::ablation_cost;
 pub use config::{AblationConfig, HeadNorm, NormPlace, Skip};
@@ -122,6 +122,8 @@ impl From<AblationNet> for Network {
         Self { backbone: Box::new(model.trunk), head: Box::new(model.head) }
     }
 }
+
+impl Backbone for Trunk {}
 
 impl ModuleT for Trunk {
     /// `[n, h, w, 3]` → `[n, h', w', c]`.
