@@ -221,23 +221,25 @@ fn markdown(settings: &Settings, outcomes: &[Outcome]) -> String {
         "| what trains | epochs | train top-1 | report | train loss | report | {part} top-1 | report | {part} loss | report |\n"
     );
     page += "|---|---|---|---|---|---|---|---|---|---|\n";
+    outcomes.iter().for_each(|outcome| page += &table_row(outcome));
+    page
+}
+
+fn table_row(outcome: &Outcome) -> String {
+    let Outcome { row, last, num_epochs, top1, loss, .. } = outcome;
     let percent = |value: f64| format!("{:.2} %", 100.0 * value);
     let or_dash = |value: Option<String>| value.unwrap_or_else(|| "–".to_owned());
-    for Outcome { row, last, num_epochs, top1, loss, .. } in outcomes {
-        let _ = writeln!(
-            page,
-            "| {} | {num_epochs} | {} | {} | {:.4} | {} | {} | {} | {loss:.4} | {} |",
-            row.what,
-            percent(last.train_top1),
-            percent(row.train_top1),
-            last.train_loss,
-            or_dash(row.train_loss.map(|loss| format!("{loss:.4}"))),
-            percent(*top1),
-            or_dash(row.test_top1.map(percent)),
-            or_dash(row.test_loss.map(|loss| format!("{loss:.4}"))),
-        );
-    }
-    page
+    format!(
+        "| {} | {num_epochs} | {} | {} | {:.4} | {} | {} | {} | {loss:.4} | {} |\n",
+        row.what,
+        percent(last.train_top1),
+        percent(row.train_top1),
+        last.train_loss,
+        or_dash(row.train_loss.map(|loss| format!("{loss:.4}"))),
+        percent(*top1),
+        or_dash(row.test_top1.map(percent)),
+        or_dash(row.test_loss.map(|loss| format!("{loss:.4}"))),
+    )
 }
 
 #[cfg(test)]

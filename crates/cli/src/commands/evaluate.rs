@@ -3,6 +3,7 @@
 use anyhow::Result;
 use candle_nn::ModuleT;
 use serde::Serialize;
+use std::path::Path;
 use std::time::Instant;
 use taper_data::{DataSpec, OpenedData, Part, Split, open};
 use taper_metrics::Throughput;
@@ -67,9 +68,7 @@ pub(crate) fn run(args: &EvaluateArgs) -> Result<Ended> {
     throughput.add(rows.len(), started.elapsed());
     rows.extend(evaluation.bad.iter().map(|bad| PredictionRow::unreadable(bad.name.clone(), bad.reason.clone())));
     if let Some(run) = &trained.run {
-        let mut csv = Vec::new();
-        write_predictions(&mut csv, &rows, &Columns { topk: 1, num_logits: 0, label: LabelColumn::Present })?;
-        write_atomically(&run.join(format!("predictions-{}.csv", args.split)), &csv)?;
+        keep_predictions(&run.join(format!("predictions-{}.csv", args.split)), &rows)?;
     }
     let report = report(args.split, &evaluation, &trained.card.classes, throughput.images_per_second());
     if args.json {
@@ -78,6 +77,12 @@ pub(crate) fn run(args: &EvaluateArgs) -> Result<Ended> {
         print_report(&report, &evaluation);
     }
     Ok(Ended::Done)
+}
+
+fn keep_predictions(path: &Path, rows: &[PredictionRow]) -> Result<()> {
+    let mut csv = Vec::new();
+    write_predictions(&mut csv, rows, &Columns { topk: 1, num_logits: 0, label: LabelColumn::Present })?;
+    Ok(write_atomically(path, &csv)?)
 }
 
 /// Sizes from the command line, checked.

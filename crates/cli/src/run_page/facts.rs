@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 use taper_report::Fact;
 
+use super::LR_FIND;
 use crate::config::RunConfig;
 use crate::exit::bad_input;
 use crate::prepare::{read_json, read_split};
@@ -15,7 +16,11 @@ use crate::run_dir::Found;
 /// Summary and provenance.
 pub(super) fn of(run: &Path, found: Found, config: &RunConfig, num_classes: usize) -> Result<Vec<Fact>> {
     let (split, cost) = (read_split(run)?, config.model.cost(num_classes));
-    let state = if found == Found::Complete { "complete" } else { "interrupted, or still running" };
+    let state = match found {
+        _ if run.join(LR_FIND).is_file() => "a search for a learning rate",
+        Found::Complete => "complete",
+        _ => "interrupted, or still running",
+    };
     let mut facts = vec![
         Fact::new("state", state),
         Fact::new("model", serde_json::to_string(&config.model)?),
@@ -30,8 +35,10 @@ pub(super) fn of(run: &Path, found: Found, config: &RunConfig, num_classes: usiz
     for key in keys {
         facts.extend(fact(&key.replace('_', " "), &provenance[key]));
     }
-    for key in ["source", "sha256", "official"] {
-        facts.extend(fact(&format!("data {key}"), &provenance["data"][key]));
+    let data = &provenance["data"];
+    let of_data = [("source", &data["source"]), ("SHA-256", &data["sha256"]), ("files", &data["official"]["status"])];
+    for (name, value) in of_data {
+        facts.extend(fact(&format!("data {name}"), value));
     }
     facts.extend(fact("base weights SHA-256", &provenance["base_weights_sha256"]));
     Ok(facts)

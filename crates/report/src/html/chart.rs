@@ -113,10 +113,7 @@ fn draw(frame: &Frame, series: &[Series]) -> Result<(String, String), String> {
         let mut builder = ChartBuilder::on(&area);
         builder.margin(10).x_label_area_size(54).y_label_area_size(68);
         let mut chart = builder.build_cartesian_2d(xs, ys).map_err(|error| error.to_string())?;
-        let label = |x: &f64| match frame.x_scale {
-            Scale::Linear => short(*x),
-            Scale::Logarithmic => format!("{:.0e}", 10f64.powf(*x)),
-        };
+        let label = |x: &f64| tick(frame.x_scale, *x);
         let font = || ("sans-serif", 20).into_font().color(&INK);
         let mut mesh = chart.configure_mesh();
         mesh.x_desc(frame.x).x_labels(6).y_labels(6).x_label_formatter(&label).label_style(font());
@@ -143,6 +140,14 @@ fn draw(frame: &Frame, series: &[Series]) -> Result<(String, String), String> {
         area.present().map_err(|error| error.to_string())?;
     }
     Ok((svg, serde_json::to_string(&places).map_err(|error| error.to_string())?))
+}
+
+/// What stands at a tick of the horizontal axis.
+fn tick(scale: Scale, x: f64) -> String {
+    match scale {
+        Scale::Linear => short(x),
+        Scale::Logarithmic => format!("{:.0e}", 10f64.powf(x)),
+    }
 }
 
 /// What the axes span: all points, with a little room above and below.
