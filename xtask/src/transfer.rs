@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
-use crate::pipeline::{Deadline, Ended, Epoch, Program, Provenance, Run, Taper, from_here, write_whole};
+use crate::pipeline::{Deadline, Ended, Epoch, Program, Provenance, Run, Taper, from_here, keep_settings, write_whole};
 
 /// What is trained, on what, for how long.
 #[derive(Clone, Debug, clap::Args)]
@@ -98,7 +98,10 @@ struct Outcome {
 /// A run or an evaluation that fails.
 pub(crate) fn run(root: &Path, settings: &Settings) -> Result<ExitCode> {
     let folder = from_here(&settings.output)?;
-    std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    keep_settings(
+        &folder,
+        &json!({ "epochs": settings.epochs, "weights": settings.weights, "smoke": settings.smoke }),
+    )?;
     let taper = Taper::prepare(root, &settings.program)?;
     let deadline = Deadline::after(settings.budget);
     let base = if settings.smoke { Some(smoke_base(&taper, &folder)?) } else { None };

@@ -22,7 +22,8 @@ fn a_backbone_stopped_at_its_map_goes_on_to_the_same_answer() {
     ];
     for (config, side, map_size) in cases {
         let network = config.build(5, seeded(&VarMap::new(), 1, &Device::Cpu)).unwrap();
-        let pixels: Vec<f32> = (0..2 * side * side * 3).map(|index| ((index * 37 % 101) as f32 - 50.0) / 30.0).collect();
+        let pixels: Vec<f32> =
+            (0..2 * side * side * 3).map(|index| ((index * 37 % 101) as f32 - 50.0) / 30.0).collect();
         let images = Tensor::from_vec(pixels, (2, side, side, 3), &Device::Cpu).unwrap();
         let map = network.backbone.feature_map(&images, false).unwrap();
         assert_eq!(map.dims()[1..], map_size, "{config:?}");

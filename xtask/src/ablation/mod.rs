@@ -11,10 +11,10 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::Result;
 use serde_json::{Value, json};
 
-use crate::pipeline::{Deadline, Ended, Program, Run, Taper, from_here, write_whole};
+use crate::pipeline::{Deadline, Ended, Program, Run, Taper, from_here, keep_settings, write_whole};
 use outcome::Outcome;
 pub(crate) use steps::{Epochs, StepRange};
 use steps::{STEPS, Step};
@@ -122,19 +122,7 @@ impl Shared {
 impl Study {
     fn open(root: &Path, settings: &Settings) -> Result<Self> {
         let (folder, shared) = (from_here(&settings.output)?, Shared::of(settings)?);
-        std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-        let path = folder.join("settings.json");
-        let text = serde_json::to_string_pretty(&shared.to_json())? + "\n";
-        match std::fs::read_to_string(&path) {
-            Ok(found) if found == text => {}
-            Ok(found) => bail!(
-                "--output {}: a study with other settings is there; choose another folder, or its settings: {}",
-                folder.display(),
-                found.split_whitespace().collect::<Vec<_>>().join(" ")
-            ),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => write_whole(&path, &text)?,
-            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
-        }
+        keep_settings(&folder, &shared.to_json())?;
         Ok(Self { folder, taper: Taper::prepare(root, &settings.program)?, shared })
     }
 

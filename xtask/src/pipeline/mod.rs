@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
 
 use crate::{cargo, target_folder};
 
@@ -94,6 +95,26 @@ fn build(root: &Path) -> Result<PathBuf> {
 /// A path as it is from the workspace's root, whatever folder the command was typed in.
 pub(crate) fn from_here(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).with_context(|| format!("cannot find {}", path.display()))
+}
+
+/// Makes a pipeline's folder and notes there what all its runs have in common.
+///
+/// # Errors
+/// A folder whose runs have other settings: they would end in one table.
+pub(crate) fn keep_settings(folder: &Path, settings: &Value) -> Result<()> {
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let path = folder.join("settings.json");
+    let text = serde_json::to_string_pretty(settings)? + "\n";
+    match std::fs::read_to_string(&path) {
+        Ok(found) if found == text => Ok(()),
+        Ok(found) => bail!(
+            "--output {}: runs with other settings are there; choose another folder, or their settings: {}",
+            folder.display(),
+            found.split_whitespace().collect::<Vec<_>>().join(" ")
+        ),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => write_whole(&path, &text),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
 }
 
 /// Writes a file beside its place and renames it there.
