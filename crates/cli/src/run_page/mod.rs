@@ -101,7 +101,7 @@ fn split_page(run: &Path, split: &str, classes: &[String]) -> Result<Option<Spli
             continue;
         };
         let label = row.label.as_deref().and_then(|label| index_of.get(label).copied());
-        let label = label.filter(|_| *predicted < classes.len()).with_context(|| {
+        let label = label.filter(|_| *predicted < classes.len()).ok_or_else(|| {
             bad_input(format!(
                 "{}: {} has a class that classes.json does not have; evaluate the run again",
                 path.display(),

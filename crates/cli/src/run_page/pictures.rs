@@ -94,7 +94,7 @@ fn chosen(split: &SplitPage, images: &[String]) -> Result<Vec<usize>> {
     }
     let position = |image: &String| {
         let found = split.names.iter().position(|name| name == image);
-        found.with_context(|| usage(format!("--image {image}: no such image in predictions-{}.csv", split.split)))
+        found.ok_or_else(|| usage(format!("--image {image}: no such image in predictions-{}.csv", split.split)))
     };
     images.iter().map(position).collect()
 }

@@ -61,7 +61,7 @@ impl Picture {
 
     fn encode(image: &RgbImage) -> Result<Self, ReportError> {
         let mut png = Cursor::new(Vec::new());
-        let encoder = PngEncoder::new_with_quality(&mut png, CompressionType::Best, FilterType::Adaptive);
+        let encoder = PngEncoder::new_with_quality(&mut png, CompressionType::Fast, FilterType::Adaptive);
         DynamicImage::ImageRgb8(image.clone()).write_with_encoder(encoder).map_err(ReportError::Picture)?;
         Ok(Self { png: png.into_inner(), width: image.width(), height: image.height() })
     }
