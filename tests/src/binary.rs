@@ -1,4 +1,4 @@
-//! The binary `taper`, built once a process and run within a limit.
+//! The binaries `taper` and `xtask`, built once a process and run within a limit.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -62,7 +62,20 @@ impl Outcome {
 /// The binary cannot be built; cargo's own words are on standard error.
 pub fn taper() -> io::Result<Command> {
     static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let built = BINARY.get_or_init(|| build().map_err(|error| error.to_string()));
+    command(&BINARY, "taper-cli", "taper")
+}
+
+/// As [`taper`], for the workspace's chores.
+///
+/// # Errors
+/// As [`taper`].
+pub fn xtask() -> io::Result<Command> {
+    static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    command(&BINARY, "xtask", "xtask")
+}
+
+fn command(binary: &OnceLock<Result<PathBuf, String>>, package: &str, name: &str) -> io::Result<Command> {
+    let built = binary.get_or_init(|| build(package, name).map_err(|error| error.to_string()));
     let mut command = Command::new(built.as_ref().map_err(|error| io::Error::other(error.clone()))?);
     for name in UNSET {
         command.env_remove(name);
@@ -70,12 +83,12 @@ pub fn taper() -> io::Result<Command> {
     Ok(command)
 }
 
-fn build() -> io::Result<PathBuf> {
+fn build(package: &str, name: &str) -> io::Result<PathBuf> {
     let test = std::env::current_exe()?;
     // A test lies in <profile>/deps.
     let profile = test.ancestors().nth(2).map_or("dev", profile);
     let mut command = Command::new(env!("CARGO"));
-    command.args(["build", "--package", "taper-cli", "--bin", "taper", "--profile", profile]);
+    command.args(["build", "--package", package, "--bin", name, "--profile", profile]);
     // Cargo says where the binary is: the target folder may be anywhere, and what lies in it is cargo's own business.
     command.args(["--message-format", "json-render-diagnostics"]).current_dir(workspace_root());
     // What cargo says of this package is not so of others: build scripts that look at it would run again each time, and

@@ -22,7 +22,7 @@
 mod binary;
 mod gates;
 
-pub use binary::{Outcome, run, run_within, taper, temp_folder};
+pub use binary::{Outcome, run, run_within, taper, temp_folder, xtask};
 pub use gates::{slow_test, test_data, workspace_root};
 
 /// Makes rustdoc compile and run the examples of the root README.

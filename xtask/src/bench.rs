@@ -7,7 +7,7 @@
 //! whether there were any. Tables go to standard output and, with `--json`, to a file.
 
 mod comparison;
-mod hardware;
+pub(crate) mod hardware;
 mod loader;
 mod ops;
 mod programs;

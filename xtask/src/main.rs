@@ -2,18 +2,23 @@
 //!
 //! Owns the order and wording of the checks that every change must pass (`ci`), the rules the
 //! compiler does not hold (`tidy`), the files that other programs produce for our tests
-//! (`golden`), and how fast we are beside our peers (`bench`). Does not know any crate of the workspace: it builds in seconds and runs their
+//! (`golden`), how fast we are beside our peers (`bench`), and the pipelines that reproduce the
+//! report (`ablation`, `transfer`, `repro`). Does not know any crate of the workspace: it builds in seconds and runs their
 //! binaries and tests as a person at a terminal would.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "this is a program for the terminal, not a library")]
 
+mod ablation;
 mod bench;
 mod ci;
 mod golden;
+mod pipeline;
 mod python;
+mod repro;
 mod supply;
 mod tidy;
+mod transfer;
 mod tree;
 
 use std::path::{Path, PathBuf};
@@ -50,6 +55,20 @@ enum Task {
         #[arg(value_name = "SCRIPT")]
         scripts: Vec<String>,
     },
+    /// Trains every step of the report's ablation study; goes on where it was stopped
+    Ablation(ablation::Settings),
+    /// Trains a ResNet further on photos, as Part 2 of the report did
+    Transfer(transfer::Settings),
+    /// Runs both pipelines and writes REPRODUCTION.md
+    Repro(repro::Settings),
+    /// Writes the man pages of `taper`
+    Man {
+        /// Folder to write them into
+        #[arg(value_name = "DIR", default_value = "target/man")]
+        folder: PathBuf,
+        #[command(flatten)]
+        program: pipeline::Program,
+    },
     /// Measures ops, steps, loader, start-up and memory, beside PyTorch and stock candle if asked to
     Bench(bench::Settings),
 }
@@ -70,8 +89,18 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Ci { only } => ci::run(root, &only),
         Task::Tidy => tidy::run(root),
         Task::Golden { python, scripts } => golden::run(root, python.as_deref(), &scripts).map(|()| ExitCode::SUCCESS),
+        Task::Ablation(settings) => ablation::run(root, &settings),
+        Task::Transfer(settings) => transfer::run(root, &settings),
+        Task::Repro(settings) => repro::run(root, &settings),
+        Task::Man { folder, program } => man(root, &folder, &program),
         Task::Bench(settings) => bench::run(root, &settings),
     }
+}
+
+fn man(root: &Path, folder: &Path, program: &pipeline::Program) -> Result<ExitCode> {
+    let folder = pipeline::from_here(folder)?.display().to_string();
+    print!("{}", pipeline::Taper::prepare(root, program)?.said(&["man".to_owned(), folder])?);
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The folder of the root `Cargo.toml`: the parent of this package.

@@ -39,6 +39,15 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// Download weights or data, verify them, keep them
     Fetch(FetchArgs),
+    /// Write one self-contained HTML page about a run, or about several side by side
+    Report(ReportArgs),
+    /// Search for a learning rate: raise it step by step and watch the loss
+    LrFind(Box<LrFindArgs>),
+    /// Print the completion script of a shell
+    Completions(CompletionsArgs),
+    /// Write the man pages
+    #[command(hide = true)]
+    Man(ManArgs),
 }
 
 /// `taper train`
@@ -47,7 +56,7 @@ pub(crate) struct TrainArgs {
     /// glyphs (built in), a CIFAR folder or archive, the folder of CUB-200, or an image folder
     #[arg(long, value_name = "DATA")]
     pub(crate) data: Option<String>,
-    /// Architecture: basenet, resnet18, resnet34, resnet50, resnet101, resnet152
+    /// Architecture: basenet, resnet18, resnet34, resnet50, resnet101, resnet152, ablation0 to ablation10
     #[arg(long)]
     pub(crate) model: Option<String>,
     #[command(flatten)]
@@ -162,6 +171,55 @@ pub(crate) struct ReproduceArgs {
     pub(crate) data: Option<String>,
 }
 
+/// `taper report`
+#[derive(Debug, Args)]
+pub(crate) struct ReportArgs {
+    /// Run directories; with several, the page compares them
+    #[arg(required = true, value_name = "RUN")]
+    pub(crate) runs: Vec<PathBuf>,
+    /// File to write; report.html in the run's directory, or in this one for several runs, if not given
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Also write the epochs of all runs as CSV
+    #[arg(long, value_name = "FILE")]
+    pub(crate) csv: Option<PathBuf>,
+    /// Name of an image that Grad-CAM shall explain, as in predictions-test.csv; repeatable
+    #[arg(long = "image", value_name = "NAME")]
+    pub(crate) images: Vec<String>,
+}
+
+/// `taper lr-find`
+#[derive(Debug, Args)]
+pub(crate) struct LrFindArgs {
+    /// What would be trained; nothing of it is kept
+    #[command(flatten)]
+    pub(crate) train: TrainArgs,
+    /// Rate of the first step
+    #[arg(long, value_name = "LR", default_value_t = 1e-5)]
+    pub(crate) from: f64,
+    /// Rate of the last step, if the loss does not explode before
+    #[arg(long, value_name = "LR", default_value_t = 10.0)]
+    pub(crate) to: f64,
+    /// Steps between the two
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(10..))]
+    pub(crate) steps: u64,
+}
+
+/// `taper completions`
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// `taper man`
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// Folder to write them into
+    #[arg(value_name = "DIR")]
+    pub(crate) folder: PathBuf,
+}
+
 /// `taper evaluate`
 #[derive(Debug, Args)]
 pub(crate) struct EvaluateArgs {
@@ -174,6 +232,9 @@ pub(crate) struct EvaluateArgs {
     /// train, val or test
     #[arg(long, default_value = "val")]
     pub(crate) split: taper_data::Part,
+    /// Average over changed copies of each image: mirrored ones, or mirrored ones moved by two pixels as well
+    #[arg(long, value_enum, default_value_t = Tta::None)]
+    pub(crate) tta: Tta,
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
@@ -188,6 +249,36 @@ pub(crate) struct EvaluateArgs {
     pub(crate) device: String,
 }
 
+/// Copies of an image whose probabilities are averaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Tta {
+    /// The image alone
+    None,
+    /// The image and its mirror image
+    Flip,
+    /// Both, and both moved by two pixels up, down, left and right
+    #[value(name = "flip+shift")]
+    FlipShift,
+}
+
+/// How a submission names a class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SubmittedLabel {
+    /// By its index
+    Index,
+    /// By its name
+    Name,
+}
+
+/// What `taper predict` writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PredictFormat {
+    /// Path, class and probability of each file
+    Table,
+    /// A submission: ID and Label of each test image, in the order of the test set
+    Kaggle,
+}
+
 /// `taper predict`
 #[derive(Debug, Args)]
 pub(crate) struct PredictArgs {
@@ -195,8 +286,17 @@ pub(crate) struct PredictArgs {
     #[arg(value_name = "RUN|FILE")]
     pub(crate) weights: PathBuf,
     /// Image files, and folders of them
-    #[arg(required = true, value_name = "PATH")]
+    #[arg(required_unless_present = "format", value_name = "PATH")]
     pub(crate) paths: Vec<PathBuf>,
+    /// What to write; kaggle without a PATH takes the test images of the run's data
+    #[arg(long, value_enum, default_value_t = PredictFormat::Table)]
+    pub(crate) format: PredictFormat,
+    /// Names of a submission's two columns
+    #[arg(long, value_name = "ID,LABEL", default_value = "ID,Label")]
+    pub(crate) header: String,
+    /// What stands in a submission's second column
+    #[arg(long, value_enum, default_value_t = SubmittedLabel::Index)]
+    pub(crate) label: SubmittedLabel,
     /// Write the table to a file instead
     #[arg(long, value_name = "FILE")]
     pub(crate) csv: Option<PathBuf>,

@@ -34,6 +34,10 @@ pub(crate) struct DataSection {
     pub(crate) labels: LabelKind,
     /// Share of the training images that becomes val where the data have none.
     pub(crate) val_fraction: f64,
+    /// Seed of the split and of `train_images`, where it is not to follow `train.seed`.
+    pub(crate) split_seed: Option<u64>,
+    /// As many training images are used, the same share of each class; all where there is none.
+    pub(crate) train_images: Option<usize>,
     /// Whose mean and standard deviation images are normalised by.
     #[serde(default)]
     pub(crate) statistics: Statistics,
@@ -57,6 +61,8 @@ pub(crate) enum Statistics {
     Own,
     /// Those that the base weights were trained with.
     Base,
+    /// Pixels are only scaled to 0..=1.
+    None,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -205,6 +211,9 @@ impl RunConfig {
         }
         if self.data.statistics == Statistics::Base && self.train.base_weights.is_none() {
             return Err(usage("data.statistics = \"base\": there are no base weights; use own, or taper finetune"));
+        }
+        if self.data.train_images == Some(0) {
+            return Err(usage("data.train_images = 0: must be at least 1; leave it out to use all"));
         }
         if self.train.batch_size == 0 {
             return Err(usage("train.batch_size = 0: must be at least 1"));

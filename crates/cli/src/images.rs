@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use taper_data::{
     CacheBudget, CachedDataset, ChannelStats, Compose, Covers, Dataset, OpenedData, Part, Preprocess, Split, survey,
@@ -86,7 +86,7 @@ impl Sources {
         let first = || bad.first().map_or_else(String::new, |bad| format!("; the first: {}", bad.reason));
         let stats = train
             .stats
-            .with_context(|| bad_input(format!("no training image of {location} can be read{}", first())))?;
+            .ok_or_else(|| bad_input(format!("no training image of {location} can be read{}", first())))?;
         Ok(Looked { stats, bad })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use candle_core::Device;
 use candle_nn::{ModuleT, VarMap};
 use taper_data::{LastBatch, Part};
@@ -10,7 +10,7 @@ use taper_hub::weights::LoadReport;
 use taper_metrics::RecordSink;
 use taper_models::{Network, seeded_frozen};
 use taper_optim::{Ema, GroupRules, Optimizer, ParameterSet, Schedule};
-use taper_report::JsonlSink;
+use taper_report::{EventSink, JsonlSink};
 use taper_train::{Checkpoint, Features, Fit, FitConfig, ImageInput, Images, Outcome, Progress, RunFolder, Source};
 
 use crate::base_weights::{BaseWeights, Origin};
@@ -20,6 +20,7 @@ use crate::exit::{Ended, usage};
 use crate::interrupt::{Interrupt, Signal};
 use crate::model_card::ModelCard;
 use crate::prepare::Prepared;
+use crate::run_page::samples;
 use crate::terminal::{Counter, RunShape, Talk, TerminalSink};
 
 /// A network and its data, before the first step.
@@ -220,7 +221,7 @@ impl<'a> Job<'a> {
             true => self.parts_with_features(path, talk)?,
             false => self.parts_with_images(path)?,
         };
-        let mut sink = TerminalSink::new(JsonlSink::open(path)?, talk, self.shape());
+        let mut sink = TerminalSink::new((JsonlSink::open(path)?, self.events(path)?), talk, self.shape());
         let stop = || interrupt.seen().is_some();
         let mut fit = self.assemble(&parts, &mut sink, &stop)?;
         match checkpoint {
@@ -243,6 +244,26 @@ impl<'a> Job<'a> {
             println!("best val top-1 {:.4} after epoch {}; {shown}", best.val_top1, best.epoch + 1);
         }
         Ok(Ended::Done)
+    }
+
+    /// TensorBoard's file; one that is new gets the configuration and some training images.
+    fn events(&self, path: &Path) -> Result<EventSink> {
+        let mut events = EventSink::open(path)?;
+        if !events.is_new()? {
+            return Ok(events);
+        }
+        let config = path.join("config.toml");
+        let text = std::fs::read_to_string(&config).with_context(|| format!("cannot read {}", config.display()))?;
+        events.text(0, "config.toml", &format!("```toml\n{text}```\n"))?;
+        let transform = self.config.train_transform(&self.prepared.preprocess);
+        let (dataset, train) = (&*self.prepared.data.dataset, self.prepared.usable.get(Part::Train));
+        for (number, sample) in samples(dataset, train, &transform, self.config.train.seed)?.iter().enumerate() {
+            events.image(0, &format!("samples/{number}/before"), &sample.before)?;
+            for (epoch, after) in sample.after.iter().enumerate() {
+                events.image(0, &format!("samples/{number}/epoch-{epoch}"), after)?;
+            }
+        }
+        Ok(events)
     }
 
     fn shape(&self) -> RunShape {

@@ -27,6 +27,7 @@ mod recipe;
 mod resolve;
 mod resume;
 mod run_dir;
+mod run_page;
 mod same_data;
 mod terminal;
 mod trained;
@@ -59,5 +60,9 @@ fn run(cli: &Cli) -> anyhow::Result<Ended> {
         Command::Export(args) => commands::export::run(args),
         Command::Inspect(args) => commands::inspect::run(args),
         Command::Fetch(args) => commands::fetch::run(args, Talk::new(cli.quiet)),
+        Command::Report(args) => commands::report::run(args, cli),
+        Command::LrFind(args) => commands::lr_find::run(args, cli),
+        Command::Completions(args) => commands::help::completions(args),
+        Command::Man(args) => commands::help::man(args),
     }
 }

@@ -10,7 +10,7 @@ use taper_data::{
 };
 
 use crate::config::{RunConfig, Statistics};
-use crate::exit::bad_input;
+use crate::exit::{bad_input, usage};
 use crate::images::{BadImage, Source, Sources, are_files, read_bad, warn_of, without_bad};
 use crate::same_data::{class_differences, require_same};
 
@@ -20,7 +20,7 @@ pub(crate) struct Prepared {
     pub(crate) data: OpenedData,
     /// Which image is in which part, the bad ones among them.
     pub(crate) split: Split,
-    /// The same without the bad ones of train and val.
+    /// What is used: as many training images as `data.train_images` says, without the bad ones of train and val.
     pub(crate) usable: Split,
     pub(crate) bad: Vec<BadImage>,
     pub(crate) preprocess: Preprocess,
@@ -32,7 +32,7 @@ impl Prepared {
     pub(crate) fn fresh(config: &RunConfig) -> Result<Self> {
         let data = open(&config.data_spec())?;
         let preprocess = geometry(&data, config);
-        Self::looked_at(data, preprocess, Statistics::Own, config)
+        Self::looked_at(data, preprocess, config.data.statistics, config)
     }
 
     /// As [`Prepared::fresh`], with the preprocessing that the base weights were trained with; mean and deviation are the
@@ -52,20 +52,22 @@ impl Prepared {
     fn looked_at(data: OpenedData, preprocess: Preprocess, statistics: Statistics, config: &RunConfig) -> Result<Self> {
         let split = decide_split(&data, config)?;
         require_images(&split, config)?;
+        let used = limited(&split, &data, config)?;
         let sources = Sources::new(&data, &preprocess, config)?;
         let (stats, bad) = match data.train_stats {
-            Some(stats) if split.train == data.official.train => (stats, Vec::new()),
+            Some(stats) if used.train == data.official.train => (stats, Vec::new()),
             _ => {
-                let looked = sources.look(&split, &config.data.location)?;
+                let looked = sources.look(&used, &config.data.location)?;
                 (looked.stats, looked.bad)
             }
         };
         let preprocess = match statistics {
             Statistics::Own => preprocess.with_stats(without_zeros(stats)),
             Statistics::Base => preprocess,
+            Statistics::None => preprocess.with_stats(ChannelStats { mean: [0.0; 3], std: [1.0; 3] }),
         };
         preprocess.validate()?;
-        Self { data, usable: split.clone(), split, bad, preprocess, sources }.leaving_out_bad(config)
+        Self { data, usable: used, split, bad, preprocess, sources }.leaving_out_bad(config)
     }
 
     /// Training images of each class, in the order of the classes.
@@ -88,13 +90,13 @@ impl Prepared {
         let preprocess: Preprocess = read_json(&run.join("preprocess.json"))?;
         preprocess.validate()?;
         let sources = Sources::new(&data, &preprocess, config)?;
-        let bad = read_bad(run)?;
-        Self { data, usable: split.clone(), split, bad, preprocess, sources }.leaving_out_bad(config)
+        let (bad, used) = (read_bad(run)?, limited(&split, &data, config)?);
+        Self { data, usable: used, split, bad, preprocess, sources }.leaving_out_bad(config)
     }
 
     fn leaving_out_bad(self, config: &RunConfig) -> Result<Self> {
-        warn_of(&self.bad, self.split.train.len() + self.split.val.len());
-        let usable = without_bad(&self.split, &*self.data.dataset, &self.bad, &config.data.location)?;
+        warn_of(&self.bad, self.usable.train.len() + self.usable.val.len());
+        let usable = without_bad(&self.usable, &*self.data.dataset, &self.bad, &config.data.location)?;
         require_images(&usable, config)?;
         Ok(Self { usable, ..self })
     }
@@ -169,10 +171,31 @@ fn decide_split(data: &OpenedData, config: &RunConfig) -> Result<Split> {
     if !official.val.is_empty() {
         return Ok(official.clone());
     }
-    let labels: Vec<u32> = (0..data.dataset.len()).map(|index| data.dataset.label(index)).collect();
     let val = ValSize::Fraction(config.data.val_fraction);
-    let split = Split::stratified(&labels, &official.train, val, config.train.seed)?;
+    let split = Split::stratified(&data.dataset.labels(), &official.train, val, split_seed(config))?;
     Ok(Split { test: official.test.clone(), ..split })
+}
+
+fn split_seed(config: &RunConfig) -> u64 {
+    config.data.split_seed.unwrap_or(config.train.seed)
+}
+
+/// The split with as many training images as the configuration asks for.
+fn limited(split: &Split, data: &OpenedData, config: &RunConfig) -> Result<Split> {
+    match config.data.train_images {
+        Some(count) if count < split.train.len() => {
+            // The part that is taken out of `train` here is the one that is trained on.
+            let count = ValSize::Count(count);
+            let taken = Split::stratified(&data.dataset.labels(), &split.train, count, split_seed(config))?;
+            Ok(Split { train: taken.val, ..split.clone() })
+        }
+        Some(count) if count > split.train.len() => Err(usage(format!(
+            "data.train_images = {count}: {} has {} training images; leave it out to use all",
+            config.data.location,
+            split.train.len()
+        ))),
+        _ => Ok(split.clone()),
+    }
 }
 
 fn require_images(split: &Split, config: &RunConfig) -> Result<()> {

@@ -18,14 +18,19 @@ use crate::nearest::did_you_mean;
 use crate::recipe::{BASENET, GLYPHS, Recipe};
 use crate::wishes::{self, Wish};
 
-/// Sections whose `name` decides which other keys there are.
-const NAMED_SECTIONS: [(&str, &[&str]); 3] =
-    [("model", &ModelConfig::NAMES), ("optim", &OptimizerConfig::NAMES), ("schedule", &ScheduleConfig::NAMES)];
+/// Sections whose `name` decides which other keys there are, with short names for some of their configurations.
+const NAMED_SECTIONS: [(&str, &[&str], &[&str]); 3] = [
+    ("model", &ModelConfig::NAMES, &ModelConfig::ABLATION_NAMES),
+    ("optim", &OptimizerConfig::NAMES, &[]),
+    ("schedule", &ScheduleConfig::NAMES, &[]),
+];
 
 /// Keys that a recipe may leave out, with a value of their type.
 fn optional_keys() -> Vec<(&'static str, Value)> {
     vec![
         ("data.cache_mib", Value::Integer(1)),
+        ("data.split_seed", Value::Integer(1)),
+        ("data.train_images", Value::Integer(1)),
         ("augment.vertical_flip", Value::Float(0.5)),
         ("augment.random_resized_crop", Value::Table(Table::new())),
         ("augment.color_jitter", Value::Array(Vec::new())),
@@ -152,10 +157,10 @@ impl Layered {
     fn apply(&mut self, mut wishes: Vec<Wish>) -> Result<()> {
         wishes.sort_by_key(|wish| !wish.key.ends_with(".name"));
         for wish in wishes {
-            if let Some((section, names)) =
-                NAMED_SECTIONS.iter().find(|(section, _)| wish.key == format!("{section}.name"))
+            if let Some((section, names, short)) =
+                NAMED_SECTIONS.iter().find(|(section, ..)| wish.key == format!("{section}.name"))
             {
-                self.choose(section, names, &wish)?;
+                self.choose(section, &[*names, *short].concat(), &wish)?;
             } else {
                 self.set(wish)?;
             }
@@ -318,7 +323,7 @@ mod tests {
 
     #[test]
     fn every_model_is_trained_by_its_name() {
-        for name in ModelConfig::NAMES {
+        for name in ModelConfig::NAMES.into_iter().chain(ModelConfig::ABLATION_NAMES) {
             let config = train(&["--data", "some/folder", "--model", name]).unwrap().config;
             assert_eq!(Some(config.model), ModelConfig::by_name(name), "{name}");
         }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use taper_metrics::{EpochRecord, RecordSink, SinkError, StepRecord};
-use taper_report::{JsonlSink, LossScale, epoch_line};
+use taper_report::{EventSink, JsonlSink, LossScale, epoch_line};
 use tracing_subscriber::EnvFilter;
 
 /// Without a terminal a line of progress comes no more often than this.
@@ -61,11 +61,18 @@ pub(crate) struct Counter(ProgressBar);
 impl Counter {
     /// `what` comes before `n/total images`.
     pub(crate) fn new(what: &'static str, total: u64, talk: Talk) -> Self {
+        let counter = Self::of("images", total, talk);
+        counter.0.set_prefix(what);
+        counter
+    }
+
+    /// `n/total things`.
+    pub(crate) fn of(things: &'static str, total: u64, talk: Talk) -> Self {
         let bar = ProgressBar::with_draw_target(Some(total), target(talk));
-        if let Ok(style) = ProgressStyle::with_template("{bar:30} {prefix} {pos}/{len} images, {eta} left") {
+        if let Ok(style) = ProgressStyle::with_template("{bar:30} {prefix} {pos}/{len} {msg}, {eta} left") {
             bar.set_style(style);
         }
-        bar.set_prefix(what);
+        bar.set_message(things);
         Self(bar)
     }
 
@@ -98,7 +105,7 @@ pub(crate) struct RunShape {
 
 /// Records go to the run's files, and to the person.
 pub(crate) struct TerminalSink {
-    files: JsonlSink,
+    files: (JsonlSink, EventSink),
     bar: ProgressBar,
     talk: Talk,
     shape: RunShape,
@@ -108,7 +115,7 @@ pub(crate) struct TerminalSink {
 }
 
 impl TerminalSink {
-    pub(crate) fn new(files: JsonlSink, talk: Talk, shape: RunShape) -> Self {
+    pub(crate) fn new(files: (JsonlSink, EventSink), talk: Talk, shape: RunShape) -> Self {
         let bar = ProgressBar::with_draw_target(Some(shape.num_steps), target(talk));
         if let Ok(style) = ProgressStyle::with_template("{bar:30} step {pos}/{len} {msg}") {
             bar.set_style(style);

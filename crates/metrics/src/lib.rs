@@ -1,10 +1,10 @@
 //! What a classifier run measures: accuracy, confusion, meters and the records of a run.
 //!
-//! **Owns** the definitions of top-k accuracy, mean loss, per-class recall and throughput, and the row types that a
+//! **Owns** the definitions of top-k accuracy, mean loss, per-class recall, calibration and throughput, and the row types that a
 //! run writes ([`StepRecord`], [`EpochRecord`]).
 //! **Does not know** candle, files or the terminal: numbers go in, numbers come out.
 //!
-//! Read [`Tally`] first (sums over a pass), then [`Confusion`], then [`RecordSink`].
+//! Read [`Tally`] first (sums over a pass), then [`Confusion`] and [`Calibration`], then [`RecordSink`].
 //!
 //! ```
 //! use taper_metrics::{Confusion, Tally};
@@ -22,11 +22,13 @@
 //! Next: `taper-report` writes these records to files; `taper-train` fills them.
 #![forbid(unsafe_code)]
 
+mod calibration;
 mod confusion;
 mod meter;
 mod record;
 mod tally;
 
+pub use calibration::{Calibration, CalibrationBin};
 pub use confusion::Confusion;
 pub use meter::Throughput;
 pub use record::{EpochRecord, RecordSink, SinkError, StepRecord};

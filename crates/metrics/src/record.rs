@@ -98,3 +98,26 @@ impl RecordSink for () {
         Ok(())
     }
 }
+
+/// Both take everything, the first one first.
+impl<A: RecordSink, B: RecordSink> RecordSink for (A, B) {
+    fn step(&mut self, record: &StepRecord) -> Result<(), SinkError> {
+        self.0.step(record)?;
+        self.1.step(record)
+    }
+
+    fn epoch(&mut self, record: &EpochRecord) -> Result<(), SinkError> {
+        self.0.epoch(record)?;
+        self.1.epoch(record)
+    }
+
+    fn flush(&mut self) -> Result<(), SinkError> {
+        self.0.flush()?;
+        self.1.flush()
+    }
+
+    fn rewind(&mut self, step: u64) -> Result<(), SinkError> {
+        self.0.rewind(step)?;
+        self.1.rewind(step)
+    }
+}

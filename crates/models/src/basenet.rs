@@ -5,7 +5,7 @@ use candle_nn::{ModuleT, VarBuilder};
 use serde::{Deserialize, Serialize};
 use taper_kernels::{ConvGeometry, Epilogue, PoolGeometry};
 
-use crate::{BatchNorm, Conv2d, LayerOrder, Linear, ModelError, Network};
+use crate::{Backbone, BatchNorm, Conv2d, LayerOrder, Linear, ModelError, Network};
 
 /// Channels of the stem and of the four stages at width 1.
 const CHANNELS: [usize; 5] = [64, 64, 128, 256, 512];
@@ -271,6 +271,8 @@ impl From<BaseNet> for Network {
         Self { backbone: Box::new(model.trunk), head: Box::new(model.head) }
     }
 }
+
+impl Backbone for Trunk {}
 
 impl ModuleT for Trunk {
     fn forward_t(&self, images: &Tensor, train: bool) -> Result<Tensor> {

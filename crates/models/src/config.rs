@@ -3,11 +3,12 @@
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
+use crate::ablation::ablation_cost;
 use crate::basenet::HEAD_UNITS;
 use crate::resnet::resnet_cost;
 use crate::{
-    BaseNet, BaseNetConfig, ForeignConfig, LayerOrder, ModelError, Network, ResNet, ResNetConfig, ResNetLayout,
-    Shortcut,
+    AblationConfig, AblationNet, BaseNet, BaseNetConfig, ForeignConfig, LayerOrder, ModelError, Network, ResNet,
+    ResNetConfig, ResNetLayout, Shortcut,
 };
 
 /// Every architecture this crate builds, by name.
@@ -17,6 +18,8 @@ use crate::{
 pub enum ModelConfig {
     /// The report's residual network.
     BaseNet(BaseNetConfig),
+    /// A network of the report's way there; see [`ModelConfig::ablation`].
+    Ablation(AblationConfig),
     /// [`ResNetLayout::RESNET18`].
     ResNet18(ResNetConfig),
     /// [`ResNetLayout::RESNET34`].
@@ -34,6 +37,7 @@ pub enum ModelConfig {
 /// A name's family, with what the name fixes.
 enum Family<'a> {
     BaseNet(&'a BaseNetConfig),
+    Ablation(&'a AblationConfig),
     ResNet(ResNetLayout, &'a ResNetConfig),
     Foreign(&'a ForeignConfig),
 }
@@ -52,10 +56,26 @@ pub struct ModelCost {
 }
 
 impl ModelConfig {
-    /// The names of the architectures that can be trained from the start.
-    pub const NAMES: [&str; 6] = ["basenet", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"];
+    /// The names of the architectures that can be trained from the start. `ablation` is step 0 of the study.
+    pub const NAMES: [&str; 7] = ["basenet", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "ablation"];
 
-    /// The architecture of that name with its defaults, if there is one.
+    /// Short names for the configurations of [`ModelConfig::ablation`], by step.
+    pub const ABLATION_NAMES: [&str; 11] = [
+        "ablation0",
+        "ablation1",
+        "ablation2",
+        "ablation3",
+        "ablation4",
+        "ablation5",
+        "ablation6",
+        "ablation7",
+        "ablation8",
+        "ablation9",
+        "ablation10",
+    ];
+
+    /// The architecture of that name, one of [`ModelConfig::NAMES`] with its defaults or of
+    /// [`ModelConfig::ABLATION_NAMES`], if there is one.
     pub fn by_name(name: &str) -> Option<Self> {
         Some(match name {
             "basenet" => Self::BaseNet(BaseNetConfig::default()),
@@ -64,7 +84,8 @@ impl ModelConfig {
             "resnet50" => Self::ResNet50(ResNetConfig::default()),
             "resnet101" => Self::ResNet101(ResNetConfig::default()),
             "resnet152" => Self::ResNet152(ResNetConfig::default()),
-            _ => return None,
+            "ablation" => Self::Ablation(AblationConfig::default()),
+            _ => return Self::ablation(Self::ABLATION_NAMES.iter().position(|known| *known == name)?),
         })
     }
 
@@ -72,6 +93,7 @@ impl ModelConfig {
     pub fn name(&self) -> &str {
         match self {
             Self::BaseNet(_) => "basenet",
+            Self::Ablation(_) => "ablation",
             Self::ResNet18(_) => "resnet18",
             Self::ResNet34(_) => "resnet34",
             Self::ResNet50(_) => "resnet50",
@@ -88,6 +110,7 @@ impl ModelConfig {
     pub fn validate(&self) -> Result<(), ModelError> {
         match self.family() {
             Family::BaseNet(config) => config.validate(),
+            Family::Ablation(config) => config.validate(),
             Family::ResNet(_, config) => config.validate(),
             Family::Foreign(config) => config.validate(),
         }
@@ -100,6 +123,7 @@ impl ModelConfig {
     pub fn build(&self, num_classes: usize, vb: VarBuilder) -> Result<Network, ModelError> {
         Ok(match self.family() {
             Family::BaseNet(config) => BaseNet::new(config, num_classes, vb)?.into(),
+            Family::Ablation(config) => AblationNet::new(config, num_classes, vb)?.into(),
             Family::ResNet(layout, config) => ResNet::new(&layout, config, num_classes, vb)?.into(),
             Family::Foreign(config) => config.build(num_classes, vb)?,
         })
@@ -109,6 +133,7 @@ impl ModelConfig {
     pub fn layers(&self) -> LayerOrder {
         match self.family() {
             Family::BaseNet(config) => config.layers(),
+            Family::Ablation(config) => config.layers(),
             Family::ResNet(layout, _) => layout.layers(),
             Family::Foreign(config) => config.layers(),
         }
@@ -118,6 +143,7 @@ impl ModelConfig {
     pub fn num_features(&self) -> usize {
         match self.family() {
             Family::BaseNet(config) => config.num_features(),
+            Family::Ablation(config) => config.head_inputs(),
             Family::ResNet(layout, _) => layout.num_features(),
             Family::Foreign(config) => config.num_features(),
         }
@@ -127,6 +153,7 @@ impl ModelConfig {
     pub fn input_size(&self) -> [usize; 2] {
         match self.family() {
             Family::BaseNet(config) => [config.input_size; 2],
+            Family::Ablation(config) => [config.input_size; 2],
             Family::ResNet(_, config) => [config.input_size; 2],
             Family::Foreign(config) => [config.input_size; 2],
         }
@@ -136,6 +163,7 @@ impl ModelConfig {
     pub fn cost(&self, num_classes: usize) -> ModelCost {
         match self.family() {
             Family::BaseNet(config) => basenet_cost(config, num_classes),
+            Family::Ablation(config) => ablation_cost(config, num_classes),
             Family::ResNet(layout, config) => resnet_cost(&layout, config, num_classes),
             Family::Foreign(config) => config.cost(num_classes),
         }
@@ -149,6 +177,7 @@ impl ModelConfig {
     fn family(&self) -> Family<'_> {
         match self {
             Self::BaseNet(config) => Family::BaseNet(config),
+            Self::Ablation(config) => Family::Ablation(config),
             Self::ResNet18(config) => Family::ResNet(ResNetLayout::RESNET18, config),
             Self::ResNet34(config) => Family::ResNet(ResNetLayout::RESNET34, config),
             Self::ResNet50(config) => Family::ResNet(ResNetLayout::RESNET50, config),

@@ -4,10 +4,11 @@ use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Result, Tensor};
 use candle_nn::{Init, ModuleT, VarBuilder};
 use taper_kernels::{ConvGeometry, Epilogue};
 
-/// A convolution without bias: in this project each one stands before a batch norm, which has one.
+/// A convolution. Most stand before a batch norm, which has a shift of its own, and have no bias.
 #[derive(Clone, Debug)]
 pub struct Conv2d {
-    weight: Tensor, // [c_out, c_in / groups, kh, kw]
+    weight: Tensor,       // [c_out, c_in / groups, kh, kw]
+    bias: Option<Tensor>, // [c_out]
     geometry: ConvGeometry,
 }
 
@@ -19,6 +20,16 @@ impl Conv2d {
     pub fn new(c_in: usize, c_out: usize, kernel: usize, geometry: ConvGeometry, vb: VarBuilder) -> Result<Self> {
         let fan_in = c_in / geometry.groups.max(1) * kernel * kernel;
         Self::with_init(c_in, c_out, kernel, geometry, uniform_by_fan_in(fan_in), vb)
+    }
+
+    /// As [`Conv2d::new`], with a bias from the same distribution.
+    ///
+    /// # Errors
+    /// Those of [`Conv2d::new`].
+    pub fn with_bias(c_in: usize, c_out: usize, kernel: usize, geometry: ConvGeometry, vb: VarBuilder) -> Result<Self> {
+        let init = uniform_by_fan_in(c_in / geometry.groups.max(1) * kernel * kernel);
+        let conv = Self::with_init(c_in, c_out, kernel, geometry, init, vb.clone())?;
+        Ok(Self { bias: Some(vb.get_with_hints(c_out, "bias", init)?), ..conv })
     }
 
     /// As [`Conv2d::new`], with weights drawn from `init`.
@@ -38,7 +49,7 @@ impl Conv2d {
             candle_core::bail!("a convolution {c_in} -> {c_out} cannot have {groups} groups; choose a common divisor");
         }
         let weight = vb.get_with_hints((c_out, c_in / groups, kernel, kernel), "weight", init)?;
-        Ok(Self { weight, geometry })
+        Ok(Self { weight, bias: None, geometry })
     }
 
     /// `[n, h, w, c_in]` → `[n, h', w', c_out]`.
@@ -46,7 +57,7 @@ impl Conv2d {
     /// # Errors
     /// An input of another shape or type.
     pub fn forward(&self, images: &Tensor) -> Result<Tensor> {
-        taper_kernels::conv2d(images, &self.weight, None, &self.geometry)
+        taper_kernels::conv2d(images, &self.weight, self.bias.as_ref(), &self.geometry)
     }
 }
 

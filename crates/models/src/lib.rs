@@ -1,11 +1,12 @@
 //! Trainable image classifiers on candle: channels-last in, logits out.
 //!
-//! **Owns** the architectures (BaseNet and ResNet), their layers, their initialisation and their parameter names, which
+//! **Owns** the architectures (BaseNet, the steps of the ablation study that lead to it, and ResNet), their layers, their initialisation and their parameter names, which
 //! are those of the PyTorch modules, so a `state_dict` fits without a map.
 //! **Does not know** files, the network, data sets or the training loop.
 //!
 //! Read [`ModelConfig`] first (an architecture as data), then the [`Network`] it builds, [`BaseNet`] and [`ResNet`] with
-//! its [`ResNetLayout`], [`ForeignBackbone`] (frozen ones of other families, with the feature `foreign`), the layers [`Conv2d`], [`BatchNorm`] and [`Linear`], [`Freeze`] and [`LayerOrder`] (which of
+//! its [`ResNetLayout`], [`AblationNet`] with the table [`ABLATION`], [`ForeignBackbone`] (frozen ones of other
+//! families, with the feature `foreign`), the layers [`Conv2d`], [`BatchNorm`] and [`Linear`], [`Freeze`] and [`LayerOrder`] (which of
 //! them are trained), then [`seeded`], which makes a `VarBuilder` whose draws depend on a seed and the parameter's name
 //! alone.
 //!
@@ -25,6 +26,7 @@
 //! Next: `taper-kernels` for what the layers compute; `taper-train` to train a model.
 #![forbid(unsafe_code)]
 
+mod ablation;
 mod basenet;
 mod config;
 mod error;
@@ -35,6 +37,7 @@ mod layers;
 mod network;
 mod resnet;
 
+pub use ablation::{ABLATION, AblationConfig, AblationNet, AblationStep, HeadNorm, NormPlace, Skip};
 pub use basenet::{BaseNet, BaseNetConfig, ResidualBlock, Shortcut};
 pub use config::{ModelConfig, ModelCost};
 pub use error::ModelError;
@@ -42,5 +45,5 @@ pub use foreign::{ForeignBackbone, ForeignConfig, ForeignFamily};
 pub use freeze::{Freeze, LayerOrder};
 pub use init::{seeded, seeded_frozen};
 pub use layers::{BatchNorm, Conv2d, Linear};
-pub use network::Network;
+pub use network::{Backbone, Network};
 pub use resnet::{BlockKind, HeadInit, LastNorm, ResNet, ResNetConfig, ResNetLayout, Stem};

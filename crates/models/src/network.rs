@@ -3,6 +3,25 @@
 use candle_core::{Result, Tensor};
 use candle_nn::ModuleT;
 
+/// A backbone that can be stopped at its last feature map, to see where in an image an answer comes from.
+pub trait Backbone: ModuleT {
+    /// The last feature map: `[n, h, w, 3]` → `[n, h', w', c]`.
+    ///
+    /// # Errors
+    /// Images of another size or type.
+    fn feature_map(&self, images: &Tensor, train: bool) -> Result<Tensor> {
+        self.forward_t(images, train)
+    }
+
+    /// What is between that map and the head; nothing, unless an architecture says otherwise.
+    ///
+    /// # Errors
+    /// A map of another shape.
+    fn features_of(&self, map: &Tensor) -> Result<Tensor> {
+        Ok(map.clone())
+    }
+}
+
 /// A classifier as a backbone and a head, so that a head can be trained alone on features that were computed once.
 ///
 /// # Shapes
@@ -22,7 +41,7 @@ use candle_nn::ModuleT;
 /// ```
 pub struct Network {
     /// Everything that does not depend on the classes.
-    pub backbone: Box<dyn ModuleT + Send + Sync>,
+    pub backbone: Box<dyn Backbone + Send + Sync>,
     /// What tells the classes apart.
     pub head: Box<dyn ModuleT + Send + Sync>,
 }

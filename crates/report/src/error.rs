@@ -31,7 +31,47 @@ pub enum ReportError {
     /// A record could not be written as JSON.
     #[error("cannot write a record as JSON")]
     Json(#[from] serde_json::Error),
-    /// Predictions could not be written as CSV.
-    #[error("cannot write predictions as CSV")]
+    /// A table could not be written as CSV.
+    #[error("cannot write a table as CSV")]
     Csv(#[from] csv::Error),
+    /// A file of predictions cannot be understood.
+    #[error("{path}: not a file of predictions ({reason}); evaluate the run again")]
+    Predictions {
+        /// The file.
+        path: PathBuf,
+        /// What is missing or wrong.
+        reason: String,
+    },
+    /// A chart could not be drawn.
+    #[error("cannot draw the chart {title:?}: {reason}")]
+    Chart {
+        /// The chart.
+        title: &'static str,
+        /// The library's reason.
+        reason: String,
+    },
+    /// A picture's pixels are not as many as its size says.
+    #[error("a picture of {height}x{width} pixels, or its heat, does not have {found} values")]
+    Pixels {
+        /// Rows.
+        height: usize,
+        /// Columns.
+        width: usize,
+        /// Bytes that were given.
+        found: usize,
+    },
+    /// A picture could not be encoded.
+    #[error("cannot encode a picture")]
+    Picture(#[source] image::ImageError),
+    /// The page's template failed.
+    #[error("cannot fill in the page")]
+    Page(#[from] askama::Error),
+    /// An event file holds something else.
+    #[error("{path}: not an event file from byte {offset} on; move the file away, or start a new run directory")]
+    Events {
+        /// The file.
+        path: PathBuf,
+        /// Where it stops making sense.
+        offset: u64,
+    },
 }

@@ -60,6 +60,36 @@ impl RecordSink for JsonlSink {
     }
 }
 
+/// The records of `steps.jsonl` in a run directory; none if there is no such file.
+///
+/// # Errors
+/// A file that cannot be read, or a line that is no record. A last line without its end is left out: the run may be
+/// writing it.
+pub fn read_steps(run_dir: &Path) -> Result<Vec<StepRecord>, ReportError> {
+    read(&run_dir.join("steps.jsonl"))
+}
+
+/// The records of `epochs.jsonl` in a run directory; none if there is no such file.
+///
+/// # Errors
+/// As [`read_steps`].
+pub fn read_epochs(run_dir: &Path) -> Result<Vec<EpochRecord>, ReportError> {
+    read(&run_dir.join("epochs.jsonl"))
+}
+
+fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Vec<T>, ReportError> {
+    let text = match std::fs::read_to_string(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        read => read.map_err(|source| ReportError::Io { action: "read", path: path.to_owned(), source })?,
+    };
+    let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+    let parse = |(line, text): (usize, &str)| {
+        let parsed = serde_json::from_str(text);
+        parsed.map_err(|source| ReportError::Line { path: path.to_owned(), line: line + 1, source })
+    };
+    whole.enumerate().map(parse).collect()
+}
+
 #[derive(Debug)]
 struct LogFile {
     path: PathBuf,
@@ -202,6 +232,20 @@ mod tests {
                 assert!(std::fs::read(&path).unwrap() == whole, "cut at {cut}");
             }
         }
+    }
+
+    #[test]
+    fn records_are_read_back_without_a_torn_last_line() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(read_steps(dir.path()).unwrap().is_empty());
+        let mut sink = JsonlSink::open(dir.path()).unwrap();
+        sink.step(&record(10)).unwrap();
+        let path = dir.path().join("steps.jsonl");
+        let whole = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, format!("{whole}{{\"epoch\":0")).unwrap();
+        assert_eq!(read_steps(dir.path()).unwrap(), [record(10)]);
+        std::fs::write(&path, format!("{whole}{{}}\n")).unwrap();
+        assert!(read_steps(dir.path()).unwrap_err().to_string().contains("steps.jsonl, line 2"));
     }
 
     #[test]

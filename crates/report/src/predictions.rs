@@ -1,6 +1,7 @@
 //! Predictions as CSV: `path,class_index,class,probability,error` and the columns a caller asks for beside them.
 
 use std::io::Write;
+use std::path::Path;
 
 use crate::ReportError;
 
@@ -67,6 +68,33 @@ pub fn write_predictions(out: impl Write, rows: &[PredictionRow], columns: &Colu
     csv.flush().map_err(|source| ReportError::Csv(source.into()))
 }
 
+/// Reads what [`write_predictions`] wrote: the best class of each image.
+///
+/// # Errors
+/// A file that cannot be read, or that lacks a column.
+pub fn read_predictions(path: &Path) -> Result<Vec<PredictionRow>, ReportError> {
+    let wrong = |reason: String| ReportError::Predictions { path: path.to_owned(), reason };
+    let mut csv = csv::Reader::from_path(path).map_err(|error| wrong(error.to_string()))?;
+    let header = csv.headers().map_err(|error| wrong(error.to_string()))?.clone();
+    let column = |name: &str| header.iter().position(|cell| cell == name);
+    let needed = |name: &str| column(name).ok_or_else(|| wrong(format!("no column {name}")));
+    let (name, index, class) = (needed("path")?, needed("class_index")?, needed("class")?);
+    let (probability, error, label) = (needed("probability")?, needed("error")?, column("label"));
+    let mut rows = Vec::new();
+    for record in csv.records() {
+        let record = record.map_err(|error| wrong(error.to_string()))?;
+        let cell = |at: usize| record.get(at).unwrap_or_default().to_owned();
+        let number = |at: usize| cell(at).parse::<f64>().map_err(|error| wrong(format!("{:?}: {error}", cell(at))));
+        if cell(class).is_empty() {
+            rows.push(PredictionRow::unreadable(cell(name), cell(error)));
+            continue;
+        }
+        let best = (number(index)? as usize, cell(class), number(probability)?);
+        rows.push(PredictionRow::answer(cell(name), label.map(cell), vec![best]));
+    }
+    Ok(rows)
+}
+
 fn header(columns: &Columns) -> Vec<String> {
     let mut names = vec!["path".to_owned()];
     if columns.label == LabelColumn::Present {
@@ -124,6 +152,21 @@ mod tests {
             text,
             "path,class_index,class,probability,error,rank,logit_0,logit_1\na,1,x,0.750000,,1,0.5,1.5\na,0,y,0.250000,,2,0.5,1.5\n"
         );
+    }
+
+    #[test]
+    fn what_was_written_is_read_back() {
+        let rows = [
+            PredictionRow::answer("a, b.png", Some("t".into()), vec![(1, "x \"y\"".into(), 0.5)]),
+            PredictionRow::unreadable("c", "torn"),
+        ];
+        let columns = Columns { label: LabelColumn::Present, ..Columns::default() };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("predictions.csv");
+        std::fs::write(&path, csv(&rows, columns)).unwrap();
+        assert_eq!(read_predictions(&path).unwrap(), rows);
+        std::fs::write(&path, "path,class\na,b\n").unwrap();
+        assert!(read_predictions(&path).unwrap_err().to_string().contains("no column class_index"));
     }
 
     #[test]

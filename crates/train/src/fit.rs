@@ -216,7 +216,11 @@ impl Fit<'_> {
 
     /// Forward, loss, backward, clip, step, on the next batches.
     fn step(&mut self, batches: &mut Batches<'_>) -> Result<StepSums, TrainError> {
-        let lr = self.lr(self.progress.step);
+        self.step_at(self.lr(self.progress.step), batches)
+    }
+
+    /// As [`Fit::step`], at this learning rate.
+    pub(crate) fn step_at(&mut self, lr: f64, batches: &mut Batches<'_>) -> Result<StepSums, TrainError> {
         let (mut tally, mut used) = (Tally::default(), Vec::new());
         let mut sum: Option<Gradients> = None;
         for batch in batches.take(self.config.accumulate) {
@@ -398,8 +402,8 @@ impl Fit<'_> {
 }
 
 /// What one step gave.
-struct StepSums {
-    tally: Tally,
+pub(crate) struct StepSums {
+    pub(crate) tally: Tally,
     lr: f64,
     grad_norm: f64,
     num_batches: usize,

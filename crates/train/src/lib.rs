@@ -5,8 +5,8 @@
 //! [`taper_metrics::RecordSink`] and prints nothing.
 //!
 //! Read [`Fit`] first (everything a run needs, and [`Fit::run`]), then [`Source`] with [`Images`] and [`Features`] (what
-//! it goes through), [`FitConfig`], [`evaluate()`], [`Checkpoint`] and [`Weights`]; then [`Divergence`] and [`Disk`], which
-//! a run that goes wrong is about.
+//! it goes through), [`FitConfig`], [`evaluate()`], [`Averaged`], [`grad_cam()`], [`Checkpoint`] and [`Weights`]; then
+//! [`Divergence`] and [`Disk`], which a run that goes wrong is about.
 //!
 //! ```
 //! use candle_core::{Device, Tensor};
@@ -33,12 +33,15 @@ mod error;
 mod evaluate;
 mod features;
 mod fit;
+mod grad_cam;
 mod loss;
+mod lr_search;
 mod progress;
 mod run_folder;
 mod source;
 mod step;
 mod store;
+mod tta;
 mod weights;
 
 pub use checkpoint::{Checkpoint, Occasion, check_manifest};
@@ -49,10 +52,13 @@ pub use error::TrainError;
 pub use evaluate::{EvaluatedImage, Evaluation, evaluate};
 pub use features::Features;
 pub use fit::{Fit, Outcome};
+pub use grad_cam::{GradCam, grad_cam};
 pub use loss::ClassWeights;
+pub use lr_search::{LrRange, TriedLr, steepest};
 pub use progress::{Best, Progress, Standing};
 pub use run_folder::RunFolder;
 pub use source::{Batches, Images, InputBatch, Source};
 pub use step::ImageInput;
 pub use store::{create_folders, sha256_of_file, write_atomically};
+pub use tta::{Averaged, Copies};
 pub use weights::{LoadReport, Weights, write_weights};

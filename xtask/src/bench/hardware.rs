@@ -23,7 +23,7 @@ const EXTENSIONS: [&str; 12] = [
 ];
 
 /// Processor, cores and memory, as far as the system tells.
-pub(super) fn describe() -> Value {
+pub(crate) fn describe() -> Value {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let cores = std::thread::available_parallelism().ok();
@@ -71,19 +71,19 @@ fn processor_time(stat: &str) -> Option<(f64, f64)> {
 }
 
 /// The commit, marked where files differ from it; `None` outside of a repository.
-pub(super) fn commit(root: &Path) -> Option<String> {
+pub(crate) fn commit(root: &Path) -> Option<String> {
     let commit = said(root, "git", &["rev-parse", "HEAD"])?;
     let changes = said(root, "git", &["status", "--porcelain"])?;
     Some(if changes.is_empty() { commit } else { format!("{commit} with changes") })
 }
 
 /// The compiler's version.
-pub(super) fn rustc(root: &Path) -> Option<String> {
+pub(crate) fn rustc(root: &Path) -> Option<String> {
     said(root, "rustc", &["--version"])
 }
 
 /// Now, in UTC.
-pub(super) fn date(root: &Path) -> Option<String> {
+pub(crate) fn date(root: &Path) -> Option<String> {
     said(root, "date", &["-u", "+%Y-%m-%dT%H:%M:%SZ"])
 }
 

@@ -1,14 +1,16 @@
 //! `taper evaluate`
 
 use anyhow::Result;
+use candle_nn::ModuleT;
 use serde::Serialize;
+use std::path::Path;
 use std::time::Instant;
 use taper_data::{DataSpec, OpenedData, Part, Split, open};
 use taper_metrics::Throughput;
 use taper_report::{Columns, LabelColumn, PredictionRow, write_predictions};
-use taper_train::{EvaluatedImage, Evaluation, evaluate, write_atomically};
+use taper_train::{Averaged, Copies, EvaluatedImage, Evaluation, evaluate, write_atomically};
 
-use crate::args::EvaluateArgs;
+use crate::args::{EvaluateArgs, Tta};
 use crate::config::RunConfig;
 use crate::device;
 use crate::exit::{Ended, bad_input, usage};
@@ -53,16 +55,21 @@ pub(crate) fn run(args: &EvaluateArgs) -> Result<Ended> {
     let loader = eval_loader(data.dataset.clone(), indices.into(), transform, threads);
     let mut rows = Vec::with_capacity(indices.len());
     let started = Instant::now();
-    let evaluation = evaluate(&trained.model, &trained.images(loader, &device), |image| {
+    let averaged = |copies| Averaged { model: &trained.model, copies };
+    let (flip, shift) = (averaged(Copies::Flip), averaged(Copies::FlipShift));
+    let model: &dyn ModuleT = match args.tta {
+        Tta::None => &trained.model,
+        Tta::Flip => &flip,
+        Tta::FlipShift => &shift,
+    };
+    let evaluation = evaluate(model, &trained.images(loader, &device), |image| {
         rows.push(row(&image, &data, &trained.card.classes));
     })?;
     let mut throughput = Throughput::default();
     throughput.add(rows.len(), started.elapsed());
     rows.extend(evaluation.bad.iter().map(|bad| PredictionRow::unreadable(bad.name.clone(), bad.reason.clone())));
     if let Some(run) = &trained.run {
-        let mut csv = Vec::new();
-        write_predictions(&mut csv, &rows, &Columns { topk: 1, num_logits: 0, label: LabelColumn::Present })?;
-        write_atomically(&run.join(format!("predictions-{}.csv", args.split)), &csv)?;
+        keep_predictions(&run.join(format!("predictions-{}.csv", args.split)), &rows)?;
     }
     let report = report(args.split, &evaluation, &trained.card.classes, throughput.images_per_second());
     if args.json {
@@ -71,6 +78,12 @@ pub(crate) fn run(args: &EvaluateArgs) -> Result<Ended> {
         print_report(&report, &evaluation);
     }
     Ok(Ended::Done)
+}
+
+fn keep_predictions(path: &Path, rows: &[PredictionRow]) -> Result<()> {
+    let mut csv = Vec::new();
+    write_predictions(&mut csv, rows, &Columns { topk: 1, num_logits: 0, label: LabelColumn::Present })?;
+    Ok(write_atomically(path, &csv)?)
 }
 
 /// Sizes from the command line, checked.

@@ -6,10 +6,9 @@ use anyhow::Result;
 use candle_core::Device;
 use candle_nn::VarMap;
 use taper_hub::weights::{Origin, WeightsFile};
-use taper_metrics::EpochRecord;
-use taper_models::{ModelConfig, seeded};
+use taper_models::{ABLATION, ModelConfig, seeded};
 use taper_optim::{Role, role};
-use taper_report::{LossScale, epoch_line};
+use taper_report::{LossScale, epoch_line, read_epochs, read_steps};
 use taper_train::{Checkpoint, sha256_of_file};
 
 use crate::args::{Inspect, InspectArgs};
@@ -39,6 +38,9 @@ fn model(name: &str, set: &[String], num_classes: u64) -> Result<()> {
         return print_model(&trained.card.architecture, trained.card.classes.len(), &trained.vars);
     }
     let (config, num_classes) = (resolve_model(name, set)?, usize::try_from(num_classes)?);
+    if let Some(step) = ModelConfig::ABLATION_NAMES.iter().position(|known| *known == name) {
+        println!("step {step:<8} {}", ABLATION[step].change);
+    }
     let vars = VarMap::new();
     config.build(num_classes, seeded(&vars, 0, &Device::Cpu))?;
     print_model(&config, num_classes, &vars)
@@ -121,15 +123,24 @@ fn inspect_run(path: &Path) -> Result<()> {
         if found == Found::Complete { "complete" } else { "interrupted, or still running" }
     );
     println!("data {}   model {}", config.data.location, serde_json::to_string(&config.model)?);
-    let text = std::fs::read_to_string(path.join("epochs.jsonl")).unwrap_or_default();
-    // The last line may be half written while the run goes on.
-    let records: Vec<EpochRecord> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let records = read_epochs(path)?;
     for record in &records {
         println!("{}", epoch_line(record, config.train.epochs, LossScale::Mean, config.train.batch_size));
     }
     if let Some(last) = records.last() {
         let best = records.iter().map(|record| record.val_top1).fold(0.0, f64::max);
         println!("best val top-1 {best:.4}; {} so far", human_seconds(last.elapsed_seconds));
+    }
+    if let Some(last) = read_steps(path)?.last() {
+        println!(
+            "last logged step {} (epoch {}): loss {:.4} top-1 {:.4} lr {:.3e}, {:.0} images/s",
+            last.step,
+            last.epoch + 1,
+            last.loss,
+            last.top1,
+            last.lr,
+            last.images_per_second
+        );
     }
     if let Some(checkpoint) = Checkpoint::latest(&path.join("checkpoints"))? {
         println!("newest checkpoint: step {}", checkpoint.progress.step);

@@ -8,8 +8,9 @@ use taper_data::{DataError, Dataset, Sample, decode};
 use taper_report::{Columns, LabelColumn, PredictionRow, write_predictions};
 use taper_train::{evaluate, write_atomically};
 
-use crate::args::PredictArgs;
+use crate::args::{PredictArgs, PredictFormat};
 use crate::commands::evaluate::threads;
+use crate::commands::submit;
 use crate::device;
 use crate::exit::{Ended, bad_input};
 use crate::prepare::eval_loader;
@@ -48,6 +49,9 @@ impl Dataset for Files {
 
 /// Runs the command.
 pub(crate) fn run(args: &PredictArgs) -> Result<Ended> {
+    if args.format == PredictFormat::Kaggle {
+        return submit::run(args);
+    }
     let device = device::parse(&args.device)?;
     let trained = Trained::load(&args.weights, &device)?;
     let paths = files_of(&args.paths)?;

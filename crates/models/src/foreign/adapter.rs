@@ -9,6 +9,7 @@ use candle_nn::{BatchNorm, Conv2d, Init, LayerNorm, Module, ModuleT, VarBuilder}
 use candle_transformers::models::{convnext, mobilenetv4};
 
 use super::{ForeignBackbone, ForeignFamily, dinov2};
+use crate::Backbone;
 
 pub(super) type Part = Box<dyn Module + Send + Sync>;
 
@@ -56,6 +57,8 @@ impl ModuleT for Adapter {
         self.network()?.forward(&images.permute((0, 3, 1, 2))?.contiguous()?)
     }
 }
+
+impl Backbone for Adapter {}
 
 fn build(backbone: &ForeignBackbone, vb: VarBuilder) -> Result<Part> {
     Ok(match backbone.family {

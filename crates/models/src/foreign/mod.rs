@@ -147,17 +147,22 @@ impl ForeignConfig {
     }
 
     pub(crate) fn cost(&self, num_classes: usize) -> ModelCost {
-        let Ok(backbone) = self.known() else { return ModelCost { num_parameters: 0, forward_macs: 0 } };
-        let head = backbone.num_features * num_classes;
-        let area = (self.input_size * self.input_size) as f64 / (224.0 * 224.0);
+        /// What a pass of candle's networks holds for a pixel at its widest: MobileNetV4 takes 50.
+        const VALUES_PER_PIXEL: usize = 64;
+        let (num_parameters, forward_macs) =
+            self.known().map_or((0, 0), |backbone| (backbone.num_parameters, backbone.forward_macs));
+        let (head, pixels) = (self.num_features() * num_classes, self.input_size * self.input_size);
         ModelCost {
-            num_parameters: backbone.num_parameters + head + num_classes,
-            forward_macs: (backbone.forward_macs as f64 * area) as usize + head,
+            num_parameters: num_parameters + head + num_classes,
+            forward_macs: (forward_macs as f64 * pixels as f64 / f64::from(224 * 224)) as usize + head,
+            // A frozen backbone goes forward only.
+            kept_values: 0,
+            widest_values: VALUES_PER_PIXEL * pixels,
         }
     }
 }
 
-type Runnable = Box<dyn candle_nn::ModuleT + Send + Sync>;
+type Runnable = Box<dyn crate::Backbone + Send + Sync>;
 
 #[cfg(feature = "foreign")]
 fn runnable(backbone: &'static ForeignBackbone, side: usize, vb: VarBuilder) -> Result<Runnable, ModelError> {

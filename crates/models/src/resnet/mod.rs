@@ -200,6 +200,16 @@ impl ModuleT for Backbone {
     }
 }
 
+impl crate::Backbone for Backbone {
+    fn feature_map(&self, images: &Tensor, train: bool) -> Result<Tensor> {
+        Self::feature_map(self, images, train)
+    }
+
+    fn features_of(&self, map: &Tensor) -> Result<Tensor> {
+        taper_kernels::global_avg_pool(map)
+    }
+}
+
 /// Blocks of one resolution, the first of which changes it.
 #[derive(Clone, Debug)]
 struct Stage {
