@@ -84,9 +84,8 @@ impl Sources {
         let bad: Vec<BadImage> =
             train.bad.into_iter().chain(val.bad).map(|bad| BadImage { name: bad.name, reason: bad.reason }).collect();
         let first = || bad.first().map_or_else(String::new, |bad| format!("; the first: {}", bad.reason));
-        let stats = train
-            .stats
-            .ok_or_else(|| bad_input(format!("no training image of {location} can be read{}", first())))?;
+        let stats =
+            train.stats.ok_or_else(|| bad_input(format!("no training image of {location} can be read{}", first())))?;
         Ok(Looked { stats, bad })
     }
 }

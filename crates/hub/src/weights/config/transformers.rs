@@ -41,7 +41,8 @@ pub(super) fn read_config(
         return Err(wrong("model_type", &config["model_type"], &format!("{model_type:?}, as the tensors are")));
     }
     for (key, expected) in fixed {
-        if let Some(value) = get(config, key).filter(|value| value.to_string() != *expected) {
+        let found = get(config, key).map(Value::to_string);
+        if let Some(value) = get(config, key).filter(|_| found.as_deref() != Some(*expected)) {
             return Err(wrong(key, value, &format!("{expected}, the network that can be built")));
         }
     }
