@@ -26,18 +26,19 @@ pub(super) enum Unit {
 impl Unit {
     /// The unit, if the CPU path has it and it is the best for a shape there.
     ///
-    /// Six products are one too many against Winograd's algorithm, but for images that its tiles hang over.
+    /// Six products are one too many against Winograd's algorithm, but where there are so few outputs that the transform
+    /// of the weights costs more than they do.
     pub(super) fn of(shape: &ConvShape) -> Option<Self> {
-        /// Outputs of an image at most, if Winograd's algorithm has a say.
-        const SMALL: usize = 64;
+        /// Outputs of a batch at most, all channels counted as one, if Winograd's algorithm has a say.
+        const FEW: usize = 512;
         /// Channels at least: fewer leave tiles empty.
         const CHANNELS: usize = 16;
 
         let (unit, is_best) = match simd::selected().path() {
             CpuPath::AmxShort => (Self::TwoParts, true),
             CpuPath::Amx => {
-                let is_small = shape.output_pixels() <= SMALL;
-                let is_best = (is_small || !winograd::covers(shape)) && shape.c_in.min(shape.c_out) >= CHANNELS;
+                let are_few = shape.images * shape.output_pixels() <= FEW;
+                let is_best = (are_few || !winograd::covers(shape)) && shape.c_in.min(shape.c_out) >= CHANNELS;
                 (Self::ThreeParts, is_best)
             }
             _ => return None,

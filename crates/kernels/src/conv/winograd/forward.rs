@@ -34,13 +34,13 @@ pub(in crate::conv) fn forward(
 }
 
 /// Tiles of a block: as many as the second-level cache holds, or for many channels as many as make the weights' way
-/// from memory worth it. No sum depends on it, so the blocks may be evened out over the threads.
+/// from memory worth it; more gain nothing, as what is next is asked for in time. No sum depends on it, so the blocks may
+/// be evened out over the threads.
 fn block_len(tiles: &Tiles, shape: &ConvShape) -> usize {
     let most = match shape.c_in.max(shape.c_out) {
         0..=64 => 28,
         65..=128 => 56,
-        129..=256 => 84,
-        _ => 256,
+        _ => 84,
     };
     let count = tiles.count().max(1);
     let blocks = count.div_ceil(most).next_multiple_of(rayon::current_num_threads().max(1));

@@ -8,9 +8,9 @@ use super::transform::{FAR, NEAR};
 use super::{GAP, POINTS, WINDOW, plane_stride};
 use crate::build::Parts;
 use crate::conv::shape::ConvShape;
-use crate::scratch::Buffer;
+use crate::scratch::{Buffer, LINE};
 use crate::simd::{self, InstructionSet, Selected, Vector, Work};
-use crate::tile::{Ahead, Panel, Panels};
+use crate::tile::{Ahead, Panel, Panels, prefetch};
 
 /// Taps of the window along one axis.
 const TAPS: usize = 3;
@@ -148,6 +148,7 @@ impl Transform<'_> {
             Direction::Forward => {
                 for (lane, output) in outputs.enumerate() {
                     let source = &self.w[(output * c_in + inputs.start) * AREA..][..inputs.len() * AREA];
+                    ask_for(source, GROUP * AREA);
                     let targets = taps.chunks_exact_mut(V::LANES).map(|lanes| &mut lanes[lane]);
                     targets.zip(source).for_each(|(target, &tap)| *target = tap);
                 }
@@ -155,6 +156,7 @@ impl Transform<'_> {
             Direction::Backward => {
                 for (input, taps) in inputs.zip(taps.chunks_exact_mut(AREA * V::LANES)) {
                     let source = &self.w[(input * c_out + outputs.start) * AREA..][..outputs.len() * AREA];
+                    ask_for(source, GROUP * c_out * AREA);
                     for (lane, source) in source.chunks_exact(AREA).enumerate() {
                         let targets = taps.chunks_exact_mut(V::LANES).rev().map(|lanes| &mut lanes[lane]);
                         targets.zip(source).for_each(|(target, &tap)| *target = tap);
@@ -162,6 +164,15 @@ impl Transform<'_> {
                 }
             }
         }
+    }
+}
+
+/// Asks for the taps of the next group, which lie some elements after those of this one: many short stretches, which the
+/// processor does not foresee.
+#[inline(always)]
+fn ask_for(taps: &[f32], distance: usize) {
+    for element in (0..taps.len()).step_by(LINE) {
+        prefetch(taps.as_ptr().wrapping_add(distance + element));
     }
 }
 
