@@ -98,6 +98,18 @@ const MUTATIONS: &[Mutation] = &[
         &["1 image with another content (train/cow/02.png)"],
     ),
     (
+        "one byte of an image changes and the time of writing is put back",
+        |root| {
+            let path = root.join("data/train/cow/02.png");
+            let before = std::fs::metadata(&path).unwrap().modified().unwrap();
+            let mut bytes = std::fs::read(&path).unwrap();
+            bytes[60] ^= 1;
+            std::fs::write(&path, bytes).unwrap();
+            std::fs::File::options().write(true).open(&path).unwrap().set_modified(before).unwrap();
+        },
+        &["1 image with another content (train/cow/02.png)"],
+    ),
+    (
         "the run's split is edited",
         |root| edit(&root.join("run/split.json"), |text| text.replacen("train/ant/00.png", "val/ant/00.png", 1)),
         &["run/split.json was changed since the run began"],

@@ -2,6 +2,7 @@
 //! changed are noticed and named.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "where a run was stopped is worth knowing, and so is what could not be tried")]
 
 mod data;
 mod hostile;

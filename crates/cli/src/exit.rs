@@ -132,14 +132,10 @@ fn classify(error: &anyhow::Error) -> u8 {
 }
 
 fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
-    if cause.is::<UsageError>() {
-        return Some(USAGE);
-    }
-    if cause.is::<InputError>() {
-        return Some(INPUT);
-    }
-    if cause.is::<NoRoomError>() {
-        return Some(NO_ROOM);
+    let own =
+        [(cause.is::<UsageError>(), USAGE), (cause.is::<InputError>(), INPUT), (cause.is::<NoRoomError>(), NO_ROOM)];
+    if let Some((_, code)) = own.into_iter().find(|(is_it, _)| *is_it) {
+        return Some(code);
     }
     if let Some(error) = cause.downcast_ref::<DataError>() {
         return Some(code_of_data(error));

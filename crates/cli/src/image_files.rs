@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
-use std::time::UNIX_EPOCH;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -19,11 +18,21 @@ const MAX_NAMES: usize = 5;
 #[serde(deny_unknown_fields)]
 pub(crate) struct ImageFile {
     pub(crate) class: String,
-    pub(crate) bytes: u64,
-    /// When it was last written; a file of the same size and time is not read again to be compared.
-    modified_nanos: u64,
+    pub(crate) stamp: Stamp,
     /// Of its content; `None` if it could not be read.
     pub(crate) sha256: Option<String>,
+}
+
+/// What the system says of a file. One for which it says the same is not read again to be compared: whatever is written,
+/// moved or put in its place changes the time of the last change or the number, also where the time of writing is put
+/// back or all files have the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Stamp {
+    bytes: u64,
+    modified_nanos: i64,
+    changed_nanos: i64,
+    inode: u64,
 }
 
 /// All image files of a data set, by the names that it gives them.
@@ -100,16 +109,17 @@ impl ImageFiles {
 impl ImageFile {
     fn read(dataset: &dyn Dataset, index: usize) -> Option<Self> {
         let path = dataset.file(index)?;
-        let (bytes, modified_nanos) = size_and_time(path).unwrap_or_default();
+        // Before the content: a file that is written to in between is read again.
+        let stamp = Stamp::of(path).unwrap_or_default();
         let class = class_of(dataset, index).to_owned();
-        Some(Self { class, bytes, modified_nanos, sha256: sha256_of_file(path).ok() })
+        Some(Self { class, stamp, sha256: sha256_of_file(path).ok() })
     }
 
     fn has_changed(&self, dataset: &dyn Dataset, index: usize) -> bool {
         let Some(path) = dataset.file(index) else { return true };
-        match size_and_time(path) {
-            Some((bytes, _)) if bytes != self.bytes => true,
-            Some((_, nanos)) if nanos == self.modified_nanos => false,
+        match Stamp::of(path) {
+            Some(stamp) if stamp == self.stamp => false,
+            Some(stamp) if stamp.bytes != self.stamp.bytes => true,
             _ => sha256_of_file(path).ok() != self.sha256,
         }
     }
@@ -119,10 +129,25 @@ fn class_of(dataset: &dyn Dataset, index: usize) -> &str {
     dataset.classes().get(dataset.label(index) as usize).map_or("", String::as_str)
 }
 
-fn size_and_time(path: &Path) -> Option<(u64, u64)> {
-    let metadata = std::fs::metadata(path).ok()?;
-    let since = metadata.modified().ok()?.duration_since(UNIX_EPOCH).unwrap_or_default();
-    Some((metadata.len(), u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)))
+impl Stamp {
+    #[cfg(unix)]
+    fn of(path: &Path) -> Option<Self> {
+        use std::os::unix::fs::MetadataExt;
+        let metadata = std::fs::metadata(path).ok()?;
+        let nanos = |seconds: i64, nanos: i64| seconds.saturating_mul(1_000_000_000).saturating_add(nanos);
+        Some(Self {
+            bytes: metadata.len(),
+            modified_nanos: nanos(metadata.mtime(), metadata.mtime_nsec()),
+            changed_nanos: nanos(metadata.ctime(), metadata.ctime_nsec()),
+            inode: metadata.ino(),
+        })
+    }
+
+    /// Elsewhere every file is read again.
+    #[cfg(not(unix))]
+    fn of(_: &Path) -> Option<Self> {
+        None
+    }
 }
 
 /// How many there are, and the first of them.

@@ -5,8 +5,10 @@ use super::names::Names;
 use crate::tree::Tree;
 
 /// Subcommands of cargo that documents may name.
-const CARGO: [&str; 13] =
-    ["add", "bench", "build", "check", "clippy", "doc", "fetch", "fmt", "install", "run", "test", "tree", "update"];
+const CARGO: [&str; 15] = [
+    "add", "bench", "build", "check", "clippy", "deny", "doc", "fetch", "fmt", "fuzz", "install", "run", "test",
+    "tree", "update",
+];
 
 /// The problems with a line as typed into a shell; several commands may stand in it.
 pub(crate) fn check_line(tree: &Tree, names: &Names, line: &str) -> Vec<String> {

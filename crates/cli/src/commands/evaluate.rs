@@ -15,7 +15,7 @@ use crate::config::RunConfig;
 use crate::device;
 use crate::exit::{Ended, bad_input, usage};
 use crate::prepare::{Threads, eval_loader, read_split, require_classes};
-use crate::same_data::{differences, require_same, require_unedited};
+use crate::same_data::{differences, require_same};
 use crate::trained::Trained;
 
 /// The object that `--json` prints.
@@ -115,32 +115,29 @@ fn data_of(args: &EvaluateArgs, trained: &mut Trained) -> Result<(OpenedData, Sp
         require_same(run, &data)?;
     }
     require_classes(&trained.card.classes, data.dataset.classes(), &spec.location)?;
-    let Some(run) = &trained.run else {
-        let split = data.official.clone();
-        return Ok((data, split));
-    };
-    if args.data.is_none() {
-        let split = read_split(run)?.resolve(&*data.dataset)?;
-        return Ok((data, split));
-    }
-    require_unedited(run)?;
-    // The same images in another place are still the run's data; other images have a split of their own.
-    let split = match read_split(run)?.resolve(&*data.dataset) {
-        Ok(split) => {
-            differences(run, &data)?.iter().for_each(|found| tracing::warn!("{}: {found}", spec.location));
-            split
-        }
-        Err(error) => {
-            let part = args.split;
-            tracing::warn!(
-                "{} is not the data of {}: {error}; its own {part} images are taken",
-                spec.location,
-                run.display()
-            );
-            data.official.clone()
-        }
+    let split = match &trained.run {
+        None => data.official.clone(),
+        Some(run) => split_of_run(run, args, &data)?,
     };
     Ok((data, split))
+}
+
+/// The split that the run wrote down, or that of other data.
+fn split_of_run(run: &Path, args: &EvaluateArgs, data: &OpenedData) -> Result<Split> {
+    let written = read_split(run)?.resolve(&*data.dataset);
+    let Some(location) = &args.data else { return Ok(written?) };
+    // The same images in another place are still the run's data; other images have a split of their own.
+    match written {
+        Ok(split) => {
+            differences(run, data)?.iter().for_each(|found| tracing::warn!("{location}: {found}"));
+            Ok(split)
+        }
+        Err(error) => {
+            let (part, shown) = (args.split, run.display());
+            tracing::warn!("{location} is not the data of {shown}: {error}; its own {part} images are taken");
+            Ok(data.official.clone())
+        }
+    }
 }
 
 fn row(image: &EvaluatedImage<'_>, data: &OpenedData, classes: &[String]) -> PredictionRow {

@@ -104,7 +104,7 @@ fn compare(run: &Path, again: &Path) -> Result<Ended> {
     let mut different = Vec::new();
     for name in FILES.into_iter().filter(|name| run.join(name).is_file() || again.join(name).is_file()) {
         let sums = [run, again].map(|folder| sha256_of_file(&folder.join(name)).ok());
-        // The times of files are not their content.
+        // Where and when files were written is not their content.
         let same =
             if name == "images.json" { same_images(run, again)? } else { sums[0].is_some() && sums[0] == sums[1] };
         println!("{} {name} {}", mark(same), sums[1].as_deref().unwrap_or("missing"));
@@ -135,7 +135,7 @@ fn same_images(run: &Path, again: &Path) -> Result<bool> {
     type Images = BTreeMap<String, BTreeMap<String, Value>>;
     let read = |folder: &Path| -> Result<Images> {
         let mut images: Images = read_json(&folder.join("images.json"))?;
-        images.values_mut().for_each(|image| drop(image.remove("modified_nanos")));
+        images.values_mut().for_each(|image| drop(image.remove("stamp")));
         Ok(images)
     };
     Ok(read(run)? == read(again)?)
