@@ -103,15 +103,45 @@ impl Fit<'_> {
 /// assert_eq!(steepest(&tried), Some(0.008));
 /// ```
 pub fn steepest(tried: &[TriedLr]) -> Option<f64> {
-    // Over two steps, so that one batch does not decide; the rate is the one between them.
-    let slope = |three: &[TriedLr]| (three[2].loss - three[0].loss) / (three[2].lr / three[0].lr).ln();
-    let falling = tried.windows(3).map(|three| (slope(three), three[1].lr)).filter(|(slope, _)| *slope < 0.0);
+    /// What share of the search a slope is taken over, so that no single batch decides; at least three steps.
+    const WINDOW: usize = 5;
+    let width = (tried.len() / WINDOW).max(3);
+    let falling = tried.windows(width).map(|window| (slope(window), window[width / 2].lr));
+    let falling = falling.filter(|(slope, _)| *slope < 0.0);
     falling.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, lr)| lr)
+}
+
+/// How the loss changes with the logarithm of the rate: the least squares' line through the points.
+fn slope(points: &[TriedLr]) -> f64 {
+    let count = points.len() as f64;
+    let mean_lr = points.iter().map(|point| point.lr.ln()).sum::<f64>() / count;
+    let mean_loss = points.iter().map(|point| point.loss).sum::<f64>() / count;
+    let (mut both, mut square) = (0.0, 0.0);
+    for point in points {
+        let from_mean = point.lr.ln() - mean_lr;
+        both += from_mean * (point.loss - mean_loss);
+        square += from_mean * from_mean;
+    }
+    both / square
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_lucky_batch_suggests_nothing() {
+        // The second loss is lower by chance; the real fall is at 1e-2.
+        let loss = |step: u32| match step {
+            0 => 5.6,
+            30.. => 5.0 - 0.05 * f64::from(step.min(40) - 30),
+            _ => 5.0,
+        };
+        let lr = |step: u32| 1e-5 * 10f64.powf(f64::from(step) / 10.0);
+        let tried: Vec<_> = (0..50).map(|step| TriedLr { lr: lr(step), loss: loss(step) }).collect();
+        let suggested = steepest(&tried).unwrap();
+        assert!((1e-2..1e-1).contains(&suggested), "{suggested}");
+    }
 
     #[test]
     fn rates_are_evenly_spaced_in_their_logarithms() {

@@ -10,7 +10,7 @@ use crate::exit::{Ended, usage};
 use crate::job::Job;
 use crate::prepare::Prepared;
 use crate::resolve::resolve;
-use crate::run_dir::{self, Found};
+use crate::run_dir::{self, Found, Place};
 use crate::run_page::LR_FIND;
 use crate::terminal::{Counter, Talk};
 
@@ -27,8 +27,8 @@ pub(crate) fn run(args: &LrFindArgs, cli: &Cli) -> Result<Ended> {
         print!("{}", resolved.to_toml());
         return Ok(Ended::Done);
     }
-    let output = args.train.flags.output.as_deref();
-    if let Some(path) = output
+    let output = args.train.flags.output.clone();
+    if let Some(path) = &output
         && run_dir::look(path)? != Found::Free
     {
         return Err(usage(format!("--output {}: the directory is not empty; choose another one", path.display())));
@@ -38,7 +38,8 @@ pub(crate) fn run(args: &LrFindArgs, cli: &Cli) -> Result<Ended> {
     let tried = search(&job, &range, talk)?;
     print(&tried);
     if let Some(path) = output {
-        run_dir::write_new(path, &resolved, &job.prepared, device::name(&device), None)?;
+        let (path, _lock) = Place::Named(path).claim()?;
+        run_dir::write_new(&path, &resolved, &job.prepared, device::name(&device), None)?;
         let points: Vec<LrPoint> = tried.iter().map(|tried| LrPoint { lr: tried.lr, loss: tried.loss }).collect();
         run_dir::write_json(&path.join(LR_FIND), &points)?;
         println!("{0}: `taper report {0}` draws the curve", path.display());
