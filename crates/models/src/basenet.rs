@@ -5,6 +5,7 @@ use candle_nn::{ModuleT, VarBuilder};
 use serde::{Deserialize, Serialize};
 use taper_kernels::{ConvGeometry, Epilogue, PoolGeometry};
 
+use crate::network::require_size;
 use crate::{Backbone, BatchNorm, Conv2d, LayerOrder, Linear, ModelError, Network};
 
 /// Channels of the stem and of the four stages at width 1.
@@ -276,13 +277,7 @@ impl Backbone for Trunk {}
 
 impl ModuleT for Trunk {
     fn forward_t(&self, images: &Tensor, train: bool) -> Result<Tensor> {
-        let (_, height, width, _) = images.dims4()?;
-        if [height, width] != [self.input_size; 2] {
-            candle_core::bail!(
-                "images are {height}x{width}, the network takes {0}x{0} (model.input_size)",
-                self.input_size
-            );
-        }
+        require_size(images, self.input_size)?;
         let stem = self.bn.forward_t(&self.conv.forward(images)?, Epilogue::Relu, train)?;
         self.blocks.iter().try_fold(stem, |features, block| block.forward_t(&features, train))
     }

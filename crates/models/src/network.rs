@@ -51,3 +51,12 @@ impl ModuleT for Network {
         self.head.forward_t(&self.backbone.forward_t(images, train)?, train)
     }
 }
+
+/// Fails for images `[n, h, w, 3]` of another size than a network with a fixed one takes.
+pub(crate) fn require_size(images: &Tensor, input_size: usize) -> Result<()> {
+    let (_, height, width, _) = images.dims4()?;
+    if [height, width] == [input_size; 2] {
+        return Ok(());
+    }
+    candle_core::bail!("images are {height}x{width}, the network takes {input_size}x{input_size} (model.input_size)")
+}

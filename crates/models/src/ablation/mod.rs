@@ -7,6 +7,7 @@ use candle_core::{Result, Tensor};
 use candle_nn::{ModuleT, VarBuilder};
 use taper_kernels::{ConvGeometry, Epilogue, PoolGeometry};
 
+use crate::network::require_size;
 use crate::{Backbone, BatchNorm, Conv2d, Linear, ModelError, Network};
 use config::BlockPlace;
 pub(crate) use config::ablation_cost;
@@ -128,13 +129,7 @@ impl Backbone for Trunk {}
 impl ModuleT for Trunk {
     /// `[n, h, w, 3]` → `[n, h', w', c]`.
     fn forward_t(&self, images: &Tensor, train: bool) -> Result<Tensor> {
-        let (_, height, width, _) = images.dims4()?;
-        if [height, width] != [self.input_size; 2] {
-            candle_core::bail!(
-                "images are {height}x{width}, the network takes {0}x{0} (model.input_size)",
-                self.input_size
-            );
-        }
+        require_size(images, self.input_size)?;
         self.blocks.iter().try_fold(images.clone(), |features, block| block.forward_t(&features, train))
     }
 }
