@@ -42,7 +42,7 @@ pub(super) fn naming_of(tensors: &BTreeMap<String, Tensor>) -> Naming {
 /// token for masked patches, and a head on other features than the network's.
 ///
 /// # Errors
-/// Tensors that do not fit together.
+/// Two names that become one, or tensors that do not fit together.
 pub(super) fn to_ours(
     backbone: &ForeignBackbone,
     naming: Naming,
@@ -54,8 +54,10 @@ pub(super) fn to_ours(
             Naming::Transformers => name.strip_prefix("dinov2.").unwrap_or(&name).to_owned(),
             Naming::Torchvision | Naming::Timm => name,
         };
-        if let Some(name) = ours_of(backbone.family, naming, &named) {
-            ours.insert(name, tensor);
+        if let Some(renamed) = ours_of(backbone.family, naming, &named)
+            && ours.insert(renamed, tensor).is_some()
+        {
+            return Err(format!("{named} is there twice, under two names"));
         }
     }
     if naming == Naming::Transformers {

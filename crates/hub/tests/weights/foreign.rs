@@ -125,6 +125,11 @@ fn what_does_not_fit_is_named() {
     let message = Pretrained::of(file(&shapes), Path::new("FILE"), &documents(DINOV2, None)).unwrap_err().to_string();
     assert!(message.contains("but no backbone.blocks.5.attn.key.weight"), "{message}");
 
+    let mut shapes = golden(SAVED);
+    shapes.push(("encoder.layer.0.attention.q_proj.bias".to_owned(), vec![384]));
+    let message = Pretrained::of(file(&shapes), Path::new("FILE"), &documents(DINOV2, None)).unwrap_err().to_string();
+    assert!(message.contains("is there twice, under two names"), "{message}");
+
     let mut tensors = understand("convnext_atto", &documents(r#"{"architecture": "convnext_atto"}"#, None)).unwrap();
     tensors.tensors.remove("backbone.stages.2.blocks.1.gamma");
     let extra = Tensor::zeros(3, DType::F32, &Device::Cpu).unwrap();
