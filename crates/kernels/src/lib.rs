@@ -43,6 +43,8 @@ mod amx;
 mod batch_norm;
 mod build;
 mod conv;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod error;
 mod flatten;
 mod geometry;
@@ -63,6 +65,10 @@ mod update;
 
 pub use batch_norm::{BatchStatistics, Epilogue, batch_norm_eval, batch_norm_train};
 pub use conv::conv2d;
+#[cfg(feature = "cuda")]
+pub use cuda::{
+    CropFlip, DescribedDevice, GpuError, LayerShape, PlanReport, gpu_device, images_from_bytes, set_tf32,
+};
 pub use error::KernelError;
 pub use flatten::flatten_chw;
 pub use geometry::{ConvGeometry, Padding, PoolGeometry, Rounding};
@@ -74,4 +80,7 @@ pub use pool::{avg_pool2d, global_avg_pool, max_pool2d};
 pub use reduce::sum_of_squares;
 pub use relu::relu;
 pub use simd::{CpuPath, cpu_path, set_cpu_path};
-pub use update::{AdamWStep, Momentum, SgdStep, adamw_step, ema_step, sgd_step};
+pub use update::{
+    AdamWParam, AdamWRule, AdamWStep, Momentum, SgdParam, SgdStep, adamw_step, adamw_steps, ema_step, ema_steps, sgd_step,
+    sgd_steps,
+};

@@ -4,6 +4,8 @@ use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
 use crate::simd::{self, InstructionSet, Work};
+#[cfg(feature = "cuda")]
+use crate::storage::require_f32;
 use crate::storage::{tensor, view};
 
 /// Elements of a chunk, about: what one task reads in one go, small enough for the first caches.
@@ -114,9 +116,14 @@ pub(crate) fn add_in_order(partials: &[Vec<f64>], len: usize) -> Vec<f64> {
 /// Sum of the squares of all elements, in f64 and in a fixed order (for the global gradient norm).
 ///
 /// # Errors
-/// A tensor that is not f32 on the CPU.
+/// A tensor that is not f32, or on a device without kernels.
 pub fn sum_of_squares(values: &Tensor) -> Result<f64> {
     let values = values.detach().contiguous()?;
+    #[cfg(feature = "cuda")]
+    if values.device().is_cuda() {
+        require_f32("sum_of_squares", "values", &values)?;
+        return crate::cuda::sum_of_squares("sum_of_squares", &[&values]);
+    }
     let values = view("sum_of_squares", "values", &values)?;
     let partials: Vec<f64> = values
         .par_chunks(CHUNK)
