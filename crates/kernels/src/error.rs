@@ -114,6 +114,19 @@ pub enum KernelError {
     },
 }
 
+/// Whether an error says that a GPU has no room, be it for one of our results or one of candle's.
+pub fn is_out_of_device_memory(error: &candle_core::Error) -> bool {
+    match error {
+        candle_core::Error::Cuda(inner) => {
+            let own = inner.downcast_ref::<KernelError>();
+            let is_own = own.is_some_and(|error| matches!(error, KernelError::DeviceMemory { .. }));
+            is_own || format!("{inner:?}").contains("CUDA_ERROR_OUT_OF_MEMORY")
+        }
+        candle_core::Error::WithBacktrace { inner, .. } => is_out_of_device_memory(inner),
+        _ => false,
+    }
+}
+
 impl From<KernelError> for candle_core::Error {
     fn from(error: KernelError) -> Self {
         // Not `Error::wrap`: that appends a backtrace to the text when RUST_BACKTRACE is set.

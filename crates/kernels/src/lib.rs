@@ -67,9 +67,10 @@ pub use batch_norm::{BatchStatistics, Epilogue, batch_norm_eval, batch_norm_trai
 pub use conv::conv2d;
 #[cfg(feature = "cuda")]
 pub use cuda::{
-    CropFlip, DescribedDevice, GpuError, LayerShape, PlanReport, gpu_device, images_from_bytes, set_tf32,
+    CropFlip, DescribedDevice, GpuDescription, GpuError, LayerShape, PlanReport, describe_gpu, gpu_device,
+    images_from_bytes, set_tf32,
 };
-pub use error::KernelError;
+pub use error::{KernelError, is_out_of_device_memory};
 pub use flatten::flatten_chw;
 pub use geometry::{ConvGeometry, Padding, PoolGeometry, Rounding};
 pub use graph::{backward, backward_with, consists_of_own_ops, without_history};
@@ -77,7 +78,7 @@ pub use linear::linear;
 pub use loss::{cross_entropy, cross_entropy_soft};
 pub use memory::keep_freed_memory;
 pub use pool::{avg_pool2d, global_avg_pool, max_pool2d};
-pub use reduce::sum_of_squares;
+pub use reduce::{sum_of_all_squares, sum_of_squares};
 pub use relu::relu;
 pub use simd::{CpuPath, cpu_path, set_cpu_path};
 pub use update::{

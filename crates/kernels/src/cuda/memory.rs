@@ -99,6 +99,7 @@ impl Gpu {
         }
         let (free, total) = self.stream.context().mem_get_info().unwrap_or((0, 0));
         let [wanted_mib, free_mib, total_mib] = [bytes, free, total].map(|bytes| bytes >> 20);
-        Err(KernelError::DeviceMemory { wanted_mib, free_mib, total_mib }.into())
+        // Not `into`: what candle wraps so can be told apart again, see `is_out_of_device_memory`.
+        Err(candle_core::Error::Cuda(Box::new(KernelError::DeviceMemory { wanted_mib, free_mib, total_mib })))
     }
 }

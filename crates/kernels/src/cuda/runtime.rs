@@ -1,5 +1,6 @@
 //! Opening a GPU, and saying plainly why it cannot be opened.
 
+use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::cudnn::sys as dnn;
 use candle_core::cuda_backend::cudarc::driver::sys::{self, CUresult};
 use candle_core::cuda_backend::cudarc::driver::{CudaContext, DriverError, result};
@@ -94,6 +95,47 @@ pub fn gpu_device(ordinal: usize) -> Result<Device> {
     keep_pool(&context).map_err(refused)?;
     // An explicit stream: the default is another one on every thread.
     Device::new_cuda_with_stream(ordinal)
+}
+
+/// What a GPU is, for reports.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GpuDescription {
+    /// The device's name.
+    pub name: String,
+    /// Its compute capability.
+    pub compute_capability: (i32, i32),
+    /// Multiprocessors.
+    pub multiprocessors: i32,
+    /// Memory, bytes: free now, and in all.
+    pub memory: (usize, usize),
+    /// CUDA version that the driver supports, `1000 · major + 10 · minor`.
+    pub driver_cuda: i32,
+    /// cuDNN's version, `10000 · major + 100 · minor + patch`.
+    pub cudnn: usize,
+}
+
+/// Describes the device that tensors on `device` live on.
+///
+/// # Errors
+/// A device that is no GPU; what the driver refuses.
+pub fn describe_gpu(device: &Device) -> Result<GpuDescription> {
+    let Device::Cuda(device) = device else {
+        candle_core::bail!("the device is no NVIDIA GPU");
+    };
+    let stream = device.cuda_stream();
+    let (context, mut driver_cuda) = (stream.context(), 0);
+    // SAFETY: `driver_cuda` outlives the call, which writes one integer.
+    unsafe { sys::cuDriverGetVersion(&mut driver_cuda) }.result().w()?;
+    let count = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
+    Ok(GpuDescription {
+        name: context.name().w()?,
+        compute_capability: context.compute_capability().w()?,
+        multiprocessors: context.attribute(count).w()?,
+        memory: context.mem_get_info().w()?,
+        driver_cuda,
+        // SAFETY: it takes nothing and returns a number.
+        cudnn: unsafe { dnn::cudnnGetVersion() },
+    })
 }
 
 fn open(ordinal: usize) -> std::result::Result<std::sync::Arc<CudaContext>, GpuError> {
