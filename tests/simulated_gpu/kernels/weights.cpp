@@ -1,0 +1,11 @@
+#include "../../../crates/kernels/cuda/weights.cu"
+
+#include "../kernels.hpp"
+
+#define TYPE(NAME)                                                                                                     \
+    KERNEL("weights", pack_weights_##NAME, 256, 1)                                                                     \
+    KERNEL("weights", unpack_gradient_##NAME, 256, 1)                                                                  \
+    KERNEL("weights", pad_channels_##NAME, 256, 1)
+
+TYPE(f32)
+TYPE(bf16)

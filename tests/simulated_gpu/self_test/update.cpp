@@ -1,0 +1,177 @@
+#include "harness.hpp"
+
+namespace test {
+namespace {
+
+struct Tensor {
+    float *param;
+    const float *grad;
+    float *first, *second;
+    long long len;
+    float lr, weight_decay;
+};
+
+struct Block {
+    int tensor, chunk;
+};
+
+constexpr int chunk = 4096;
+const std::size_t lengths[] = {1, 3, 50, 4096, 4099, 12289};
+
+/// Values of several tensors, and the tables that a launch reads.
+struct Set {
+    std::vector<std::vector<float>> param, grad, first, second;
+    std::vector<Block> blocks;
+
+    explicit Set(unsigned seed) {
+        Random random(seed);
+        for (std::size_t i = 0; i < std::size(lengths); i++) {
+            param.push_back(random.vector<float>(lengths[i]));
+            grad.push_back(random.vector<float>(lengths[i]));
+            first.push_back(random.vector<float>(lengths[i], 0.0, 0.5));
+            second.push_back(random.vector<float>(lengths[i], 2.0, 0.1));
+            for (std::size_t at = 0; at < lengths[i]; at += chunk) {
+                blocks.push_back({static_cast<int>(i), static_cast<int>(at / chunk)});
+            }
+        }
+    }
+    static float lr(std::size_t tensor) { return tensor % 2 == 0 ? 0.1f : 0.05f; }
+    static float weight_decay(std::size_t tensor) { return tensor % 2 == 0 ? 5e-4f : 0.0f; }
+};
+
+/// The set on the device.
+struct Device {
+    std::vector<std::unique_ptr<Buffer<float>>> param, grad, first, second;
+    std::vector<Tensor> tensors;
+
+    explicit Device(const Set &set) {
+        const auto copy = [](const std::vector<std::vector<float>> &from, auto &to) {
+            for (const auto &values : from) to.push_back(std::make_unique<Buffer<float>>(values));
+        };
+        copy(set.param, param);
+        copy(set.grad, grad);
+        copy(set.first, first);
+        copy(set.second, second);
+        for (std::size_t i = 0; i < param.size(); i++) {
+            tensors.push_back({*param[i], *grad[i], *first[i], *second[i], static_cast<long long>(lengths[i]),
+                               Set::lr(i), Set::weight_decay(i)});
+        }
+    }
+    std::vector<unsigned char> bytes() const {
+        std::vector<unsigned char> bytes;
+        for (const auto *buffers : {&param, &first, &second}) {
+            for (const auto &buffer : *buffers) {
+                const auto more = buffer->bytes();
+                bytes.insert(bytes.end(), more.begin(), more.end());
+            }
+        }
+        return bytes;
+    }
+};
+
+/// What a rule does to one element, in f64: gradient, and parameter and moments in place.
+using Rule = std::function<void(std::size_t tensor, double g, double &param, double &first, double &second)>;
+
+template <typename... Arguments>
+void compare(const std::string &what, const std::string &kernel, const Rule &rule, double bound,
+             Arguments... arguments) {
+    const Set set(21);
+    std::vector<std::vector<float>> param, first, second;
+    same_in_any_order("update", [&] {
+        const Device device(set);
+        const Buffer<Tensor> tensors(device.tensors);
+        const Buffer<Block> blocks(set.blocks);
+        launch(kernel, {static_cast<unsigned>(set.blocks.size()), 1, 1}, {256, 1, 1}, tensors.get(), blocks.get(),
+               arguments...);
+        param.clear(), first.clear(), second.clear();
+        for (std::size_t i = 0; i < device.param.size(); i++) {
+            param.push_back(device.param[i]->host());
+            first.push_back(device.first[i]->host());
+            second.push_back(device.second[i]->host());
+        }
+        return device.bytes();
+    });
+    for (std::size_t i = 0; i < param.size(); i++) {
+        for (std::size_t at = 0; at < lengths[i]; at++) {
+            double p = set.param[i][at], f = set.first[i][at], s = set.second[i][at];
+            rule(i, set.grad[i][at], p, f, s);
+            check(what + ": parameter", error_of(param[i][at], p, 1.0), bound);
+            check(what + ": moments", std::max(error_of(first[i][at], f, 1.0), error_of(second[i][at], s, 1.0)), bound);
+        }
+    }
+}
+
+void sgd() {
+    const Buffer<float> scale(std::vector<float>{0.5f});
+    const char *const names[] = {"sgd", "sgd, heavy momentum", "sgd, nesterov"};
+    for (int kind = 0; kind < 3; kind++) {
+        for (const float *grad_scale : {static_cast<const float *>(nullptr), static_cast<const float *>(scale.get())}) {
+            const double factor = grad_scale == nullptr ? 1.0 : 0.5;
+            const Rule rule = [=](std::size_t i, double g, double &param, double &first, double &) {
+                double step = factor * g + Set::weight_decay(i) * param;
+                if (kind != 0) {
+                    first = 0.9f * first + step;
+                    step = kind == 2 ? step + 0.9f * first : first;
+                }
+                param -= Set::lr(i) * step;
+            };
+            compare(names[kind], "sgd_multi", rule, 5e-7, 0.9f, kind, grad_scale);
+        }
+    }
+}
+
+void adamw() {
+    const double beta1 = 0.9, beta2 = 0.999, eps = 1e-8, steps = 3.0;
+    const double correction1 = 1.0 - std::pow(beta1, steps), root = std::sqrt(1.0 - std::pow(beta2, steps));
+    const Rule rule = [=](std::size_t i, double g, double &param, double &first, double &second) {
+        first += (1.0 - beta1) * (g - first);
+        second = beta2 * second + (1.0 - beta2) * g * g;
+        param = (1.0 - static_cast<double>(Set::lr(i)) * Set::weight_decay(i)) * param -
+                Set::lr(i) / correction1 * (first / (std::sqrt(second) / root + eps));
+    };
+    compare("adamw", "adamw_multi", rule, 5e-7, static_cast<float>(1.0 - beta1), static_cast<float>(beta2),
+            static_cast<float>(1.0 - beta2), static_cast<float>(eps), static_cast<float>(correction1),
+            static_cast<float>(root), static_cast<const float *>(nullptr));
+}
+
+void ema() {
+    const Rule rule = [](std::size_t, double g, double &param, double &, double &) { param = 0.99 * param + 0.01 * g; };
+    compare("moving average", "ema_multi", rule, 2e-7, 0.99f, 0.01f);
+}
+
+void clipping() {
+    Set set(22);
+    double expected = 0.0;
+    for (const auto &grad : set.grad)
+        for (float g : grad) expected += static_cast<double>(g) * g;
+    const auto scale_for = [&](double max_norm) {
+        const Device device(set);
+        const Buffer<Tensor> tensors(device.tensors);
+        const Buffer<Block> blocks(set.blocks);
+        const Buffer<double> parts(set.blocks.size()), sum(1);
+        const Buffer<float> scale(1);
+        const int count = static_cast<int>(set.blocks.size());
+        launch("squares_multi", {static_cast<unsigned>(count), 1, 1}, {256, 1, 1}, tensors.get(), blocks.get(),
+               parts.get());
+        launch("squares_finish", {1, 1, 1}, {256, 1, 1}, parts.get(), count, sum.get());
+        launch("clip_scale", {1, 1, 1}, {1, 1, 1}, sum.get(), max_norm, scale.get());
+        if (!std::isnan(sum.host()[0])) check("gradient norm, squared", error_of(sum.host()[0], expected, 1.0), 1e-13);
+        return static_cast<double>(scale.host()[0]);
+    };
+    const double norm = std::sqrt(expected);
+    check("clipping: factor", error_of(scale_for(norm / 3.0), 1.0 / 3.0, 1.0), 1e-7);
+    check("clipping: short gradients are left alone", error_of(scale_for(norm * 2.0), 1.0, 1.0), 0.0);
+    set.grad[2][7] = NAN;
+    require("clipping: NaN stays NaN", std::isnan(scale_for(1.0)));
+}
+
+} // namespace
+
+void update() {
+    sgd();
+    adamw();
+    ema();
+    clipping();
+}
+
+} // namespace test
