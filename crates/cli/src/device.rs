@@ -1,20 +1,45 @@
 //! `--device`, `--dtype` and `train.cpu_path`: what this build can compute on.
 
 use anyhow::Result;
-use candle_core::Device;
+use candle_core::{DType, Device};
 use taper_kernels::CpuPath;
 
 use crate::exit::usage;
 
-/// The device that `cpu`, `cuda`, `cuda:N` or `auto` means.
+/// The device that `cpu`, `cuda`, `cuda:N` or `auto` means; `auto` is the first GPU where there is one.
 pub(crate) fn parse(name: &str) -> Result<Device> {
-    match name.split_once(':').unwrap_or((name, "0")) {
-        ("cpu" | "auto", "0") if !name.contains(':') => Ok(Device::Cpu),
-        ("cuda", ordinal) if ordinal.parse::<usize>().is_ok() => {
-            Err(usage(format!("--device {name}: this build computes on the CPU only; use --device cpu or auto")))
-        }
+    match (name, name.strip_prefix("cuda:").map(str::parse::<usize>)) {
+        ("cpu", _) => Ok(Device::Cpu),
+        ("auto", _) => Ok(first_gpu()),
+        ("cuda", _) => gpu(name, 0),
+        (_, Some(Ok(ordinal))) => gpu(name, ordinal),
         _ => Err(usage(format!("--device {name}: no such device; use cpu, cuda, cuda:N or auto"))),
     }
+}
+
+#[cfg(feature = "cuda")]
+fn gpu(name: &str, ordinal: usize) -> Result<Device> {
+    taper_kernels::gpu_device(ordinal).map_err(|error| usage(format!("--device {name}: {error}")))
+}
+
+#[cfg(not(feature = "cuda"))]
+fn gpu(name: &str, _: usize) -> Result<Device> {
+    Err(usage(format!(
+        "--device {name}: this build computes on the CPU only; use --device cpu or auto, or build with --features cuda"
+    )))
+}
+
+#[cfg(feature = "cuda")]
+fn first_gpu() -> Device {
+    taper_kernels::gpu_device(0).unwrap_or_else(|error| {
+        tracing::warn!("{error}; computing on the CPU");
+        Device::Cpu
+    })
+}
+
+#[cfg(not(feature = "cuda"))]
+fn first_gpu() -> Device {
+    Device::Cpu
 }
 
 /// How the device is called in a run's provenance.
@@ -26,12 +51,22 @@ pub(crate) fn name(device: &Device) -> &'static str {
     }
 }
 
-/// The type of activations. f32 is the only one so far.
-pub(crate) fn check_dtype(name: &str) -> Result<()> {
+/// Whether there is such a type of activations, on some device.
+pub(crate) fn check_dtype(name: &str) -> Result<DType> {
     match name {
-        "f32" => Ok(()),
-        "bf16" => Err(usage("train.dtype = \"bf16\": this build computes in f32 only; use f32")),
-        _ => Err(usage(format!("train.dtype = {name:?}: no such type; use f32"))),
+        "f32" => Ok(DType::F32),
+        "bf16" => Ok(DType::BF16),
+        _ => Err(usage(format!("train.dtype = {name:?}: no such type; use f32, or bf16 on a GPU"))),
+    }
+}
+
+/// The type of activations, if the device computes in it.
+pub(crate) fn dtype(name: &str, device: &Device) -> Result<DType> {
+    match (check_dtype(name)?, device) {
+        (DType::BF16, Device::Cpu) => {
+            Err(usage("train.dtype = \"bf16\": the CPU computes in f32; use f32, or --device cuda"))
+        }
+        (dtype, _) => Ok(dtype),
     }
 }
 

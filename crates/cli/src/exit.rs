@@ -154,7 +154,11 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if let Some(error) = cause.downcast_ref::<FetchError>() {
         return code_of_fetch(error);
     }
+    if let Some(error) = cause.downcast_ref::<candle_core::Error>() {
+        return code_of_candle(error);
+    }
     match cause.downcast_ref::<TrainError>()? {
+        TrainError::Candle(error) => code_of_candle(error),
         TrainError::Config { .. }
         | TrainError::NoFullBatch { .. }
         | TrainError::ClassWeights { .. }
@@ -169,6 +173,10 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     }
 }
 
+fn code_of_candle(error: &candle_core::Error) -> Option<u8> {
+    taper_kernels::is_out_of_device_memory(error).then_some(NO_ROOM)
+}
+
 fn code_of_data(error: &DataError) -> u8 {
     if matches!(error, DataError::InvalidOption { .. }) { USAGE } else { INPUT }
 }
@@ -177,6 +185,7 @@ fn code_of_optim(error: &OptimError) -> Option<u8> {
     match error {
         OptimError::Config { .. } | OptimError::NoSuchGroup { .. } => Some(USAGE),
         OptimError::State { .. } => Some(INPUT),
+        OptimError::Candle(error) => code_of_candle(error),
         _ => None,
     }
 }
@@ -203,6 +212,11 @@ fn code_of_fetch(error: &FetchError) -> Option<u8> {
 mod tests {
     use super::*;
 
+    fn full_gpu() -> candle_core::Error {
+        let full = taper_kernels::KernelError::DeviceMemory { wanted_mib: 3, free_mib: 2, total_mib: 8 };
+        candle_core::Error::Cuda(Box::new(full))
+    }
+
     #[test]
     fn codes_by_cause() {
         let io = |kind: ErrorKind| TrainError::Io { action: "write", path: "f".into(), source: kind.into() };
@@ -225,6 +239,8 @@ mod tests {
                 NO_ROOM,
             ),
             (no_memory("x"), NO_ROOM),
+            (TrainError::from(full_gpu()).into(), NO_ROOM),
+            (full_gpu().into(), NO_ROOM),
         ];
         for (error, code) in cases {
             assert_eq!(classify(&error), code, "{error:?}");

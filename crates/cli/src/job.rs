@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use candle_core::Device;
+use candle_core::{DType, Device};
 use candle_nn::{ModuleT, VarMap};
 use taper_data::{LastBatch, Part};
 use taper_hub::weights::LoadReport;
@@ -28,6 +28,7 @@ pub(crate) struct Job<'a> {
     pub(crate) config: &'a RunConfig,
     pub(crate) prepared: Prepared,
     device: Device,
+    dtype: DType,
     vars: VarMap,
     pub(crate) network: Network,
     origin: Option<Origin>,
@@ -63,6 +64,7 @@ impl<'a> Job<'a> {
             config,
             prepared,
             device: device.clone(),
+            dtype: device::dtype(&config.train.dtype, device)?,
             vars,
             network,
             origin: None,
@@ -111,7 +113,7 @@ impl<'a> Job<'a> {
             self.num_steps,
             self.num_epochs(),
             device::name(&self.device),
-            taper_kernels::cpu_path(),
+            if self.device.is_cpu() { taper_kernels::cpu_path().to_string() } else { self.config.train.dtype.clone() },
             rayon::current_num_threads(),
         ));
         talk.say(format!("run directory {}", path.display()));
@@ -145,7 +147,8 @@ impl<'a> Job<'a> {
             Part::Train => self.prepared.train_loader(self.config),
             Part::Val | Part::Test => self.prepared.val_loader(self.config),
         };
-        Images { loader, input: ImageInput { stats: self.prepared.preprocess.stats(), device: self.device.clone() } }
+        let (stats, device) = (self.prepared.preprocess.stats(), self.device.clone());
+        Images { loader, input: ImageInput { stats, device, dtype: self.dtype } }
     }
 
     /// Whether the head is trained on features that are computed once.

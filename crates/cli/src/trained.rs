@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use candle_nn::VarMap;
 use taper_data::Loader;
 use taper_hub::weights::{Documents, Head, Naming, Origin, Pretrained, WeightsFile, load};
@@ -52,7 +52,8 @@ impl Trained {
 
     /// The batches of a loader as this model takes them.
     pub(crate) fn images(&self, loader: Loader, device: &Device) -> Images {
-        Images { loader, input: ImageInput { stats: self.card.preprocessing.stats(), device: device.clone() } }
+        let stats = self.card.preprocessing.stats();
+        Images { loader, input: ImageInput { stats, device: device.clone(), dtype: DType::F32 } }
     }
 
     /// Takes the names of as many classes, where the weights have numbers alone.

@@ -104,9 +104,9 @@ pub fn normalise(batch: &Batch, stats: &ChannelStats) -> Vec<f32> {
     /// Bytes that are scaled in one go: whole pixels, whole vectors.
     const RUN: usize = 48;
 
-    let std = stats.std.map(|std| if std == 0.0 { 1.0 } else { std });
-    let scales: [f32; RUN] = std::array::from_fn(|at| 1.0 / (255.0 * std[at % 3]));
-    let offsets: [f32; RUN] = std::array::from_fn(|at| stats.mean[at % 3] / std[at % 3]);
+    let (scale, offset) = stats.scale_and_offset();
+    let scales: [f32; RUN] = std::array::from_fn(|at| scale[at % 3]);
+    let offsets: [f32; RUN] = std::array::from_fn(|at| offset[at % 3]);
     let mut images = vec![0.0; batch.images.len()];
     for (values, bytes) in images.chunks_mut(RUN).zip(batch.images.chunks(RUN)) {
         for ((value, byte), (scale, offset)) in values.iter_mut().zip(bytes).zip(scales.iter().zip(&offsets)) {

@@ -21,6 +21,13 @@ pub struct ChannelStats {
 impl ChannelStats {
     /// Those of ImageNet's training images, which most pretrained weights expect.
     pub const IMAGENET: Self = Self { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
+
+    /// What takes a byte to a standard score, `byte · scale − offset`; a channel without deviation is only shifted.
+    pub fn scale_and_offset(&self) -> ([f32; 3], [f32; 3]) {
+        let std = self.std.map(|std| if std == 0.0 { 1.0 } else { std });
+        let channels = [0, 1, 2];
+        (channels.map(|channel| 1.0 / (255.0 * std[channel])), channels.map(|channel| self.mean[channel] / std[channel]))
+    }
 }
 
 /// Measures the images at `indices` in one pass, in parallel on rayon's threads.

@@ -21,13 +21,42 @@ pub enum KernelError {
     },
     /// An argument lives on a device without an implementation.
     #[error(
-        "{op}: {argument} is on a device other than the CPU, where this op has no implementation yet; move it with to_device"
+        "{op}: {argument} is on a device that this build has no kernels for; move it to the CPU with to_device, or on an \
+         NVIDIA GPU build with the feature `cuda`"
     )]
     Device {
         /// Name of the op.
         op: &'static str,
         /// Name of the argument.
         argument: &'static str,
+    },
+    /// Arguments of one op live on different devices.
+    #[error("{op}: {argument} is on another device than the other arguments; move it with to_device")]
+    DifferentDevice {
+        /// Name of the op.
+        op: &'static str,
+        /// Name of the argument.
+        argument: &'static str,
+    },
+    /// The GPU has no room for a result.
+    #[error(
+        "out of GPU memory: {wanted_mib} MiB more are needed, {free_mib} of {total_mib} MiB are free; use a smaller batch"
+    )]
+    DeviceMemory {
+        /// Size of the block that could not be had.
+        wanted_mib: usize,
+        /// Free memory of the device, all processes considered.
+        free_mib: usize,
+        /// Memory of the device.
+        total_mib: usize,
+    },
+    /// The GPU cannot run these kernels, or cuDNN has no algorithm for a convolution.
+    #[error("{op}: {problem}")]
+    Gpu {
+        /// Name of the op.
+        op: &'static str,
+        /// What cannot be done and why.
+        problem: String,
     },
     /// An argument has the wrong shape.
     #[error("{op}: {argument} has shape {found:?}, expected {expected}")]
@@ -83,6 +112,19 @@ pub enum KernelError {
         /// Shape of the input.
         found: Shape,
     },
+}
+
+/// Whether an error says that a GPU has no room, be it for one of our results or one of candle's.
+pub fn is_out_of_device_memory(error: &candle_core::Error) -> bool {
+    match error {
+        candle_core::Error::Cuda(inner) => {
+            let own = inner.downcast_ref::<KernelError>();
+            let is_own = own.is_some_and(|error| matches!(error, KernelError::DeviceMemory { .. }));
+            is_own || format!("{inner:?}").contains("CUDA_ERROR_OUT_OF_MEMORY")
+        }
+        candle_core::Error::WithBacktrace { inner, .. } => is_out_of_device_memory(inner),
+        _ => false,
+    }
 }
 
 impl From<KernelError> for candle_core::Error {

@@ -2,7 +2,7 @@ use candle_core::{Result, Tensor};
 
 use crate::build::{build, nth_chunk};
 use crate::graph::{Gradient, Operation, attach, wanted};
-use crate::storage::{require_f32, shape_error, tensor, view};
+use crate::storage::{require_float, shape_error, tensor, view};
 
 const OP: &str = "flatten_chw";
 
@@ -10,15 +10,19 @@ const OP: &str = "flatten_chw";
 /// mean the same as in PyTorch.
 ///
 /// # Shapes
-/// `x` `[n, h, w, c]` → `[n, c · h · w]`, f32.
+/// `x` `[n, h, w, c]` → `[n, c · h · w]`, f32; on a GPU f32 or bf16.
 ///
 /// # Errors
 /// Another rank, element type or device.
 pub fn flatten_chw(x: &Tensor) -> Result<Tensor> {
-    require_f32(OP, "x", x)?;
+    require_float(OP, "x", x)?;
     let &[images, height, width, channels] = x.dims() else {
         return Err(shape_error(OP, "x", x, "[n, h, w, c]".into()));
     };
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return crate::cuda::flatten_chw(x, [images, height * width, channels]);
+    }
     let (x, pixels) = (x.contiguous()?, height * width);
     let y = transpose_images(&view(OP, "x", &x)?, pixels, channels);
     attach(Flatten { pixels, channels }, &[&x], y, (images, pixels * channels))

@@ -43,6 +43,8 @@ mod amx;
 mod batch_norm;
 mod build;
 mod conv;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod error;
 mod flatten;
 mod geometry;
@@ -63,7 +65,12 @@ mod update;
 
 pub use batch_norm::{BatchStatistics, Epilogue, batch_norm_eval, batch_norm_train};
 pub use conv::conv2d;
-pub use error::KernelError;
+#[cfg(feature = "cuda")]
+pub use cuda::{
+    CropFlip, DescribedDevice, GpuDescription, GpuError, LayerShape, PlanReport, describe_gpu, gpu_device,
+    images_from_bytes, set_tf32,
+};
+pub use error::{KernelError, is_out_of_device_memory};
 pub use flatten::flatten_chw;
 pub use geometry::{ConvGeometry, Padding, PoolGeometry, Rounding};
 pub use graph::{backward, backward_with, consists_of_own_ops, without_history};
@@ -71,7 +78,10 @@ pub use linear::linear;
 pub use loss::{cross_entropy, cross_entropy_soft};
 pub use memory::keep_freed_memory;
 pub use pool::{avg_pool2d, global_avg_pool, max_pool2d};
-pub use reduce::sum_of_squares;
+pub use reduce::{sum_of_all_squares, sum_of_squares};
 pub use relu::relu;
 pub use simd::{CpuPath, cpu_path, set_cpu_path};
-pub use update::{AdamWStep, Momentum, SgdStep, adamw_step, ema_step, sgd_step};
+pub use update::{
+    AdamWParam, AdamWRule, AdamWStep, Momentum, SgdParam, SgdStep, adamw_step, adamw_steps, ema_step, ema_steps, sgd_step,
+    sgd_steps,
+};

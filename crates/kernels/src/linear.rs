@@ -5,7 +5,7 @@ use crate::build::build;
 use crate::graph::{Gradient, Operation, attach, wanted};
 use crate::matrix::{Matrix, Write, multiply};
 use crate::reduce::column_sums;
-use crate::storage::{require_f32, require_shape, shape_error, tensor, view};
+use crate::storage::{require_f32, require_float, require_shape, shape_error, tensor, view};
 
 const OP: &str = "linear";
 
@@ -15,12 +15,13 @@ const MAX_PIECES: usize = 16;
 /// Affine map of each row: `x · wᵀ + bias`.
 ///
 /// # Shapes
-/// `x` `[n, k]` · `w` `[out, k]` · `bias` `[out]` · returns `[n, out]`, f32.
+/// `x` `[n, k]` · `w` `[out, k]` · `bias` `[out]` · returns `[n, out]`. All f32; on a GPU `x` may be bf16, and
+/// the result is of its type.
 ///
 /// # Errors
 /// Shapes that do not fit together, another element type or device.
 pub fn linear(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    require_f32(OP, "x", x)?;
+    require_float(OP, "x", x)?;
     require_f32(OP, "w", w)?;
     let &[rows, inner] = x.dims() else {
         return Err(shape_error(OP, "x", x, "[n, k]".into()));
@@ -31,14 +32,20 @@ pub fn linear(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     if inner != w_inner {
         return Err(shape_error(OP, "w", w, format!("[out, {inner}], as x has {inner} columns")));
     }
+    if let Some(bias) = bias {
+        require_f32(OP, "bias", bias)?;
+        require_shape(OP, "bias", bias, &[columns], "one value per output")?;
+    }
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return crate::cuda::linear(x, w, bias);
+    }
     let op = Linear { rows, inner, columns };
     let (x, w) = (x.contiguous()?, w.contiguous()?);
     let (x_view, w_view) = (view(OP, "x", &x)?, view(OP, "w", &w)?);
     let Some(bias) = bias else {
         return attach(op, &[&x, &w], op.forward(&x_view, &w_view, None), (rows, columns));
     };
-    require_f32(OP, "bias", bias)?;
-    require_shape(OP, "bias", bias, &[columns], "one value per output")?;
     let bias = bias.contiguous()?;
     let y = op.forward(&x_view, &w_view, Some(&view(OP, "bias", &bias)?));
     attach(op, &[&x, &w, &bias], y, (rows, columns))

@@ -4,7 +4,7 @@ use candle_core::{DType, Result, Tensor};
 
 use crate::error::KernelError;
 use crate::graph::{Gradient, Operation, attach, wanted};
-use crate::storage::{option_error, require, require_f32, require_shape, shape_error, tensor, view};
+use crate::storage::{option_error, require, require_f32, require_float, require_shape, shape_error, tensor, view};
 
 const HARD: &str = "cross_entropy";
 const SOFT: &str = "cross_entropy_soft";
@@ -24,6 +24,11 @@ pub fn cross_entropy(logits: &Tensor, labels: &Tensor, smoothing: f64) -> Result
     require_shape(HARD, "labels", labels, &[rows], "one label per row of the logits")?;
     if !(0.0..1.0).contains(&smoothing) {
         return Err(option_error(HARD, "smoothing", smoothing, "0.0..1.0"));
+    }
+    #[cfg(feature = "cuda")]
+    if logits.device().is_cuda() {
+        let goal = crate::cuda::Goal::Labels(labels.contiguous()?, smoothing as f32);
+        return crate::cuda::cross_entropy(HARD, logits, goal);
     }
     let labels = labels.to_vec1::<u32>()?;
     for (row, &label) in labels.iter().enumerate() {
@@ -46,12 +51,17 @@ pub fn cross_entropy_soft(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
     let (_, num_classes) = check_logits(SOFT, logits)?;
     require_f32(SOFT, "targets", targets)?;
     require_shape(SOFT, "targets", targets, logits.dims(), "the shape of the logits")?;
+    #[cfg(feature = "cuda")]
+    if logits.device().is_cuda() {
+        let goal = crate::cuda::Goal::Distributions(targets.detach().contiguous()?);
+        return crate::cuda::cross_entropy(SOFT, logits, goal);
+    }
     let targets = Targets::Soft(targets.detach().flatten_all()?.to_vec1()?);
     CrossEntropy { name: SOFT, num_classes, targets }.apply(logits)
 }
 
 fn check_logits(op: &'static str, logits: &Tensor) -> Result<(usize, usize)> {
-    require_f32(op, "logits", logits)?;
+    require_float(op, "logits", logits)?;
     match *logits.dims() {
         [rows, num_classes] if rows > 0 && num_classes > 0 => Ok((rows, num_classes)),
         _ => Err(shape_error(op, "logits", logits, "[n, num_classes], neither of them 0".into())),

@@ -4,6 +4,8 @@ use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
 use crate::simd::{self, InstructionSet, Work};
+#[cfg(feature = "cuda")]
+use crate::storage::require_f32;
 use crate::storage::{tensor, view};
 
 /// Elements of a chunk, about: what one task reads in one go, small enough for the first caches.
@@ -111,12 +113,38 @@ pub(crate) fn add_in_order(partials: &[Vec<f64>], len: usize) -> Vec<f64> {
     sums
 }
 
+/// [`sum_of_squares`] over all tensors of a list together, added in its order; on a GPU in one launch, which is waited
+/// for.
+///
+/// # Errors
+/// As [`sum_of_squares`]; tensors on different devices.
+pub fn sum_of_all_squares(tensors: &[Tensor]) -> Result<f64> {
+    #[cfg(feature = "cuda")]
+    if tensors.first().is_some_and(|first| first.device().is_cuda()) {
+        const OP: &str = "sum_of_all_squares";
+        let dense: Result<Vec<Tensor>> = tensors.iter().map(|tensor| tensor.detach().contiguous()).collect();
+        let dense = dense?;
+        dense.iter().try_for_each(|tensor| require_f32(OP, "tensors", tensor))?;
+        return crate::cuda::sum_of_squares(OP, &dense.iter().collect::<Vec<_>>());
+    }
+    let mut sum = 0.0;
+    for tensor in tensors {
+        sum += sum_of_squares(tensor)?;
+    }
+    Ok(sum)
+}
+
 /// Sum of the squares of all elements, in f64 and in a fixed order (for the global gradient norm).
 ///
 /// # Errors
-/// A tensor that is not f32 on the CPU.
+/// A tensor that is not f32, or on a device without kernels.
 pub fn sum_of_squares(values: &Tensor) -> Result<f64> {
     let values = values.detach().contiguous()?;
+    #[cfg(feature = "cuda")]
+    if values.device().is_cuda() {
+        require_f32("sum_of_squares", "values", &values)?;
+        return crate::cuda::sum_of_squares("sum_of_squares", &[&values]);
+    }
     let values = view("sum_of_squares", "values", &values)?;
     let partials: Vec<f64> = values
         .par_chunks(CHUNK)

@@ -3,19 +3,23 @@ use rayon::prelude::*;
 
 use crate::graph::{Gradient, Operation, attach, wanted};
 use crate::reduce::Lanes;
-use crate::storage::{require_f32, tensor, view};
+use crate::storage::{require_float, tensor, view};
 
 const OP: &str = "relu";
 
 /// `max(x, 0)` element by element; the gradient at 0 is 0, as in PyTorch. NaN passes through.
 ///
 /// # Errors
-/// Another element type than f32, or another device than the CPU.
+/// Another element type than f32, or bf16 on a GPU; a device without kernels.
 pub fn relu(x: &Tensor) -> Result<Tensor> {
-    require_f32(OP, "x", x)?;
+    require_float(OP, "x", x)?;
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return crate::cuda::relu(x);
+    }
     let x = x.contiguous()?;
     let clamp = |&value: &f32| if value < 0.0 { 0.0 } else { value };
-    let y = view(OP, "x", &x)?.par_iter().with_min_len(Lanes::new(1).chunk()).map(clamp).collect();
+    let y: Vec<f32> = view(OP, "x", &x)?.par_iter().with_min_len(Lanes::new(1).chunk()).map(clamp).collect();
     attach(Relu, &[&x], y, x.shape())
 }
 

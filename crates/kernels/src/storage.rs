@@ -4,16 +4,29 @@ use candle_core::{CpuStorage, DType, Device, Layout, Result, Shape, Storage, Sto
 
 use crate::error::KernelError;
 
-/// Refuses tensors that the CPU f32 kernels cannot take.
+/// Refuses tensors that are not f32, or on a device without kernels.
 ///
-/// This is the one place that decides on device and element type: a new backend or bf16 starts here.
+/// With [`require_float`] the one place that decides on device and element type.
 pub(crate) fn require_f32(op: &'static str, argument: &'static str, tensor: &Tensor) -> Result<()> {
     require(op, argument, tensor, DType::F32)
 }
 
-/// Refuses tensors of another element type than `expected`, or on another device than the CPU.
+/// Refuses tensors that activations cannot be: f32 anywhere, on a GPU bf16 as well.
+pub(crate) fn require_float(op: &'static str, argument: &'static str, tensor: &Tensor) -> Result<()> {
+    match (tensor.device(), tensor.dtype()) {
+        (Device::Cuda(_), DType::BF16) => require(op, argument, tensor, DType::BF16),
+        _ => require_f32(op, argument, tensor),
+    }
+}
+
+/// Refuses tensors of another element type than `expected`, or on a device without kernels.
 pub(crate) fn require(op: &'static str, argument: &'static str, tensor: &Tensor, expected: DType) -> Result<()> {
-    if !tensor.device().is_cpu() {
+    let has_kernels = match tensor.device() {
+        Device::Cpu => true,
+        Device::Cuda(_) => cfg!(feature = "cuda"),
+        Device::Metal(_) => false,
+    };
+    if !has_kernels {
         return Err(KernelError::Device { op, argument }.into());
     }
     if tensor.dtype() != expected {
@@ -44,8 +57,17 @@ pub(crate) fn shape_error(
     tensor: &Tensor,
     expected: String,
 ) -> candle_core::Error {
-    let found = tensor.shape().clone();
-    KernelError::ArgumentShape { op, argument, found, expected }.into()
+    sizes_error(op, argument, tensor.dims(), expected)
+}
+
+/// As [`shape_error`], of sizes that no tensor has yet.
+pub(crate) fn sizes_error(
+    op: &'static str,
+    argument: &'static str,
+    found: &[usize],
+    expected: String,
+) -> candle_core::Error {
+    KernelError::ArgumentShape { op, argument, found: found.into(), expected }.into()
 }
 
 /// An error about an option outside its range.
@@ -81,6 +103,9 @@ impl Deref for View<'_> {
 /// Locks a contiguous f32 tensor for reading.
 pub(crate) fn view<'a>(op: &'static str, argument: &'static str, tensor: &'a Tensor) -> Result<View<'a>> {
     require_f32(op, argument, tensor)?;
+    if !tensor.device().is_cpu() {
+        return Err(KernelError::DifferentDevice { op, argument }.into());
+    }
     let (storage, layout) = tensor.storage_and_layout();
     let Some((start, end)) = layout.contiguous_offsets() else {
         return Err(KernelError::NotContiguous { op, argument }.into());

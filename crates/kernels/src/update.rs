@@ -51,6 +51,97 @@ pub struct AdamWStep {
     pub step: usize,
 }
 
+/// One parameter of a step of SGD over many.
+#[derive(Debug, Clone, Copy)]
+pub struct SgdParam<'a> {
+    /// Moved in place.
+    pub param: &'a Tensor,
+    /// Its gradient.
+    pub grad: &'a Tensor,
+    /// What past gradients left behind; zeros at first.
+    pub momentum_buffer: &'a Tensor,
+    /// Learning rate.
+    pub lr: f64,
+    /// Added to the gradient as `weight_decay · parameter`.
+    pub weight_decay: f64,
+}
+
+/// [`sgd_step`] on every parameter of a list; on a GPU in one launch.
+///
+/// # Errors
+/// As [`sgd_step`]; parameters on different devices. Those before the one that is refused have moved on the CPU, none on
+/// a GPU.
+pub fn sgd_steps(params: &[SgdParam<'_>], momentum: Momentum) -> Result<()> {
+    #[cfg(feature = "cuda")]
+    if params.first().is_some_and(|first| first.param.device().is_cuda()) {
+        return gpu::sgd_steps(params, momentum);
+    }
+    for &SgdParam { param, grad, momentum_buffer, lr, weight_decay } in params {
+        sgd_step(param, grad, momentum_buffer, SgdStep { lr, momentum, weight_decay })?;
+    }
+    Ok(())
+}
+
+/// One parameter of a step of AdamW over many.
+#[derive(Debug, Clone, Copy)]
+pub struct AdamWParam<'a> {
+    /// Moved in place.
+    pub param: &'a Tensor,
+    /// Its gradient.
+    pub grad: &'a Tensor,
+    /// Mean of past gradients; zeros at first.
+    pub first_moment: &'a Tensor,
+    /// Mean of their squares; zeros at first.
+    pub second_moment: &'a Tensor,
+    /// Learning rate.
+    pub lr: f64,
+    /// Decoupled: the parameter shrinks by `lr · weight_decay`.
+    pub weight_decay: f64,
+}
+
+/// What all parameters of a step of AdamW share.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamWRule {
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Number of this update for the bias correction, from 1.
+    pub step: usize,
+}
+
+/// [`adamw_step`] on every parameter of a list; on a GPU in one launch.
+///
+/// # Errors
+/// As [`adamw_step`]; parameters on different devices. Those before the one that is refused have moved on the CPU, none
+/// on a GPU.
+pub fn adamw_steps(params: &[AdamWParam<'_>], rule: AdamWRule) -> Result<()> {
+    #[cfg(feature = "cuda")]
+    if params.first().is_some_and(|first| first.param.device().is_cuda()) {
+        return gpu::adamw_steps(params, rule);
+    }
+    let AdamWRule { beta1, beta2, eps, step } = rule;
+    for &AdamWParam { param, grad, first_moment, second_moment, lr, weight_decay } in params {
+        let step = AdamWStep { lr, beta1, beta2, eps, weight_decay, step };
+        adamw_step(param, grad, first_moment, second_moment, step)?;
+    }
+    Ok(())
+}
+
+/// [`ema_step`] on every pair of an average and its parameter; on a GPU in one launch.
+///
+/// # Errors
+/// As [`ema_step`]; pairs on different devices.
+pub fn ema_steps(pairs: &[(&Tensor, &Tensor)], decay: f64) -> Result<()> {
+    #[cfg(feature = "cuda")]
+    if pairs.first().is_some_and(|(average, _)| average.device().is_cuda()) {
+        return gpu::ema_steps(pairs, decay);
+    }
+    pairs.iter().try_for_each(|(average, param)| ema_step(average, param, decay))
+}
+
 /// One step of stochastic gradient descent on one parameter, in place.
 ///
 /// `momentum_buffer` starts as zeros and belongs to the optimizer's state.
@@ -63,6 +154,11 @@ pub struct AdamWStep {
 pub fn sgd_step(param: &Tensor, grad: &Tensor, momentum_buffer: &Tensor, step: SgdStep) -> Result<()> {
     const OP: &str = "sgd_step";
     check(OP, param, &[("grad", grad), ("momentum_buffer", momentum_buffer)])?;
+    #[cfg(feature = "cuda")]
+    if param.device().is_cuda() {
+        let SgdStep { lr, momentum, weight_decay } = step;
+        return gpu::sgd_steps(&[SgdParam { param, grad, momentum_buffer, lr, weight_decay }], momentum);
+    }
     let grad = grad.detach().contiguous()?;
     let (lr, decay) = (step.lr as f32, step.weight_decay as f32);
     match step.momentum {
@@ -112,8 +208,12 @@ pub fn adamw_step(
     const OP: &str = "adamw_step";
     let moments = [("first_moment", first_moment), ("second_moment", second_moment)];
     check(OP, param, &[("grad", grad), moments[0], moments[1]])?;
-    if step.step == 0 {
-        return Err(option_error(OP, "step", 0, "at least 1; the first update is step 1"));
+    check_count(step.step)?;
+    #[cfg(feature = "cuda")]
+    if param.device().is_cuda() {
+        let AdamWStep { lr, beta1, beta2, eps, weight_decay, step } = step;
+        let param = AdamWParam { param, grad, first_moment, second_moment, lr, weight_decay };
+        return gpu::adamw_steps(&[param], AdamWRule { beta1, beta2, eps, step });
     }
     let grad = grad.detach().contiguous()?;
     let AdamWStep { lr, beta1, beta2, eps, weight_decay, .. } = step;
@@ -141,14 +241,31 @@ pub fn adamw_step(
 /// `decay` outside `0.0..=1.0`; shapes, element types or devices that do not fit; an aliased or strided destination.
 pub fn ema_step(average: &Tensor, param: &Tensor, decay: f64) -> Result<()> {
     const OP: &str = "ema_step";
+    check_pair(average, param, decay)?;
+    #[cfg(feature = "cuda")]
+    if average.device().is_cuda() {
+        return gpu::ema_steps(&[(average, param)], decay);
+    }
+    let (keep, rest) = (decay as f32, (1.0 - decay) as f32);
+    let blend = move |average: &mut f32, param: f32| *average = keep * *average + rest * param;
+    average.inplace_op2(&param.detach().contiguous()?, &Update(OP, blend))
+}
+
+fn check_count(step: usize) -> Result<()> {
+    match step {
+        0 => Err(option_error("adamw_step", "step", 0, "at least 1; the first update is step 1")),
+        _ => Ok(()),
+    }
+}
+
+fn check_pair(average: &Tensor, param: &Tensor, decay: f64) -> Result<()> {
+    const OP: &str = "ema_step";
     require_f32(OP, "average", average)?;
     check(OP, average, &[("param", param)])?;
     if !(0.0..=1.0).contains(&decay) {
         return Err(option_error(OP, "decay", decay, "0.0..=1.0"));
     }
-    let (keep, rest) = (decay as f32, (1.0 - decay) as f32);
-    let blend = move |average: &mut f32, param: f32| *average = keep * *average + rest * param;
-    average.inplace_op2(&param.detach().contiguous()?, &Update(OP, blend))
+    Ok(())
 }
 
 fn check(op: &'static str, param: &Tensor, others: &[(&'static str, &Tensor)]) -> Result<()> {
@@ -210,5 +327,56 @@ impl<F: Fn(&mut f32, f32, f32) + Sync> InplaceOp3 for Update<F> {
             }
         });
         Ok(())
+    }
+}
+
+/// The steps over lists on a GPU: everything is checked, then one launch is queued.
+#[cfg(feature = "cuda")]
+mod gpu {
+    use candle_core::{Result, Tensor};
+
+    use super::{AdamWParam, AdamWRule, Momentum, SgdParam, check, check_count, check_pair};
+    use crate::cuda::{Move, adamw_all, ema_all, sgd_all};
+
+    /// Gradients come as they lie; the launch reads them in one piece.
+    fn dense<'a>(gradients: impl Iterator<Item = &'a Tensor>) -> Result<Vec<Tensor>> {
+        gradients.map(|gradient| gradient.detach().contiguous()).collect()
+    }
+
+    pub(super) fn sgd_steps(params: &[SgdParam<'_>], momentum: Momentum) -> Result<()> {
+        const OP: &str = "sgd_step";
+        let grads = dense(params.iter().map(|param| param.grad))?;
+        let mut moves = Vec::with_capacity(params.len());
+        for (&SgdParam { param, grad: own, momentum_buffer, lr, weight_decay }, grad) in params.iter().zip(&grads) {
+            check(OP, param, &[("grad", own), ("momentum_buffer", momentum_buffer)])?;
+            let memory = [Some(momentum_buffer), None];
+            moves.push(Move { param, grad, memory, lr: lr as f32, weight_decay: weight_decay as f32 });
+        }
+        sgd_all(OP, &moves, momentum)
+    }
+
+    pub(super) fn adamw_steps(params: &[AdamWParam<'_>], rule: AdamWRule) -> Result<()> {
+        const OP: &str = "adamw_step";
+        check_count(rule.step)?;
+        let grads = dense(params.iter().map(|param| param.grad))?;
+        let mut moves = Vec::with_capacity(params.len());
+        for (own, grad) in params.iter().zip(&grads) {
+            let &AdamWParam { param, grad: given, first_moment, second_moment, lr, weight_decay } = own;
+            let moments = [("first_moment", first_moment), ("second_moment", second_moment)];
+            check(OP, param, &[("grad", given), moments[0], moments[1]])?;
+            let memory = [Some(first_moment), Some(second_moment)];
+            moves.push(Move { param, grad, memory, lr: lr as f32, weight_decay: weight_decay as f32 });
+        }
+        adamw_all(OP, &moves, rule)
+    }
+
+    pub(super) fn ema_steps(pairs: &[(&Tensor, &Tensor)], decay: f64) -> Result<()> {
+        let params = dense(pairs.iter().map(|(_, param)| *param))?;
+        let mut moves = Vec::with_capacity(pairs.len());
+        for (&(average, own), param) in pairs.iter().zip(&params) {
+            check_pair(average, own, decay)?;
+            moves.push(Move { param: average, grad: param, memory: [None; 2], lr: 0.0, weight_decay: 0.0 });
+        }
+        ema_all("ema_step", &moves, decay)
     }
 }

@@ -97,7 +97,7 @@ fn lock(vars: &VarMap) -> Result<Vars<'_>> {
 fn initial(shape: &Shape, name: &str, init: Init, dtype: DType, device: &Device, seed: u64) -> Result<Tensor> {
     let (count, rng) = (shape.elem_count(), &mut generator(seed, name));
     let values = match init {
-        Init::Const(value) => return Tensor::full(value, shape, device)?.to_dtype(dtype),
+        Init::Const(value) => return placed(Tensor::full(value, shape, &Device::Cpu)?.to_dtype(dtype)?, device),
         Init::Uniform { lo, up } => uniform(count, lo, up, rng),
         Init::Randn { mean, stdev } => normal(count, mean, stdev, rng),
         Init::Kaiming { dist, fan, non_linearity } => {
@@ -110,7 +110,12 @@ fn initial(shape: &Shape, name: &str, init: Init, dtype: DType, device: &Device,
             }
         }
     };
-    Tensor::from_vec(values, shape, device)?.to_dtype(dtype)
+    placed(Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(dtype)?, device)
+}
+
+/// Counters stay on the CPU: no kernel reads them, and adding one there waits for nothing.
+fn placed(tensor: Tensor, device: &Device) -> Result<Tensor> {
+    if tensor.dtype().is_int() { Ok(tensor) } else { tensor.to_device(device) }
 }
 
 /// ChaCha8 keyed by (seed, purpose, hash of the name): a stream of its own for every parameter.

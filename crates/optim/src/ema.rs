@@ -39,10 +39,11 @@ impl Ema {
         self.num_updates += 1;
         let t = self.num_updates as f64;
         let decay = self.decay.min((1.0 + t) / (10.0 + t));
+        let mut pairs = Vec::new();
         for parameter in parameters.iter() {
-            taper_kernels::ema_step(self.own(&parameter.name)?, parameter.var.as_tensor(), decay)?;
+            pairs.push((self.own(&parameter.name)?, parameter.var.as_tensor()));
         }
-        Ok(())
+        Ok(taper_kernels::ema_steps(&pairs, decay)?)
     }
 
     /// Exchanges the values of the parameters and of the copy: once before an evaluation, once after it.
@@ -76,7 +77,7 @@ impl Ema {
             if found.shape() != own.shape() {
                 return Err(problem("has another shape than the parameter"));
             }
-            restored.insert(name.clone(), found.copy()?);
+            restored.insert(name.clone(), found.copy()?.to_device(own.device())?);
         }
         self.shadow = restored;
         self.num_updates = num_updates;

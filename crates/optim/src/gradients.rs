@@ -54,11 +54,7 @@ impl Gradients {
     /// # Errors
     /// A gradient that is not f32.
     pub fn global_norm(&self) -> Result<f64, OptimError> {
-        let mut sum = 0.0;
-        for gradient in &self.tensors {
-            sum += taper_kernels::sum_of_squares(gradient)?;
-        }
-        Ok(sum.sqrt())
+        Ok(taper_kernels::sum_of_all_squares(&self.tensors)?.sqrt())
     }
 
     /// Scales all gradients down to a global norm of `max_norm` (Pascanu et al. 2013), given the norm they have.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::Tensor;
-use taper_kernels::{AdamWStep, SgdStep, adamw_step, sgd_step};
+use taper_kernels::{AdamWParam, AdamWRule, SgdParam, adamw_steps, sgd_steps};
 
 use crate::{Gradients, OptimError, OptimizerConfig, Parameter, ParameterSet};
 
@@ -53,11 +53,36 @@ impl Optimizer {
     /// Gradients of another shape or type.
     pub fn step(&mut self, gradients: &Gradients, lr: f64) -> Result<(), OptimError> {
         self.num_steps += 1;
-        for ((parameter, slot), gradient) in self.parameters.iter().zip(&self.slots).zip(gradients.tensors()) {
-            let lr = lr * parameter.lr_scale;
-            slot.step(&self.config, parameter, gradient, lr, self.num_steps)?;
+        match &self.config {
+            OptimizerConfig::Sgd(config) => sgd_steps(&self.sgd_params(gradients, lr), config.rule())?,
+            OptimizerConfig::AdamW(config) => {
+                let (beta1, beta2, eps) = (config.beta1, config.beta2, config.eps);
+                let rule = AdamWRule { beta1, beta2, eps, step: self.num_steps as usize };
+                adamw_steps(&self.adamw_params(gradients, lr), rule)?;
+            }
         }
         Ok(())
+    }
+
+    fn sgd_params<'a>(&'a self, gradients: &'a Gradients, lr: f64) -> Vec<SgdParam<'a>> {
+        let own = self.parameters.iter().zip(&self.slots).zip(gradients.tensors());
+        let param = |((parameter, slot), grad): ((&'a Parameter, &'a Slot), &'a Tensor)| {
+            let Slot::Sgd { momentum } = slot else { return None };
+            let (lr, weight_decay) = (lr * parameter.lr_scale, parameter.weight_decay);
+            Some(SgdParam { param: parameter.var.as_tensor(), grad, momentum_buffer: momentum, lr, weight_decay })
+        };
+        own.filter_map(param).collect()
+    }
+
+    fn adamw_params<'a>(&'a self, gradients: &'a Gradients, lr: f64) -> Vec<AdamWParam<'a>> {
+        let own = self.parameters.iter().zip(&self.slots).zip(gradients.tensors());
+        let param = |((parameter, slot), grad): ((&'a Parameter, &'a Slot), &'a Tensor)| {
+            let Slot::AdamW { mean, square } = slot else { return None };
+            let (lr, weight_decay) = (lr * parameter.lr_scale, parameter.weight_decay);
+            let param = parameter.var.as_tensor();
+            Some(AdamWParam { param, grad, first_moment: mean, second_moment: square, lr, weight_decay })
+        };
+        own.filter_map(param).collect()
     }
 
     /// All state by name: `momentum.<parameter>`, or `exp_avg.<parameter>` and `exp_avg_sq.<parameter>`.
@@ -99,7 +124,7 @@ fn find_state(state: &BTreeMap<String, Tensor>, name: &str, own: &Tensor) -> Res
         return Err(problem(format!("has shape {:?} instead of {:?}", found.dims(), own.dims())));
     }
     // A copy: the caller's tensor must not change with the next step.
-    Ok(found.copy()?)
+    Ok(found.copy()?.to_device(own.device())?)
 }
 
 impl Slot {
@@ -115,29 +140,6 @@ impl Slot {
         match self {
             Self::Sgd { momentum } => vec![("momentum", momentum)],
             Self::AdamW { mean, square } => vec![("exp_avg", mean), ("exp_avg_sq", square)],
-        }
-    }
-
-    fn step(
-        &self,
-        config: &OptimizerConfig,
-        parameter: &Parameter,
-        gradient: &Tensor,
-        lr: f64,
-        step: u64,
-    ) -> candle_core::Result<()> {
-        let (var, weight_decay) = (parameter.var.as_tensor(), parameter.weight_decay);
-        match (config, self) {
-            (OptimizerConfig::Sgd(config), Self::Sgd { momentum }) => {
-                let rule = SgdStep { lr, momentum: config.rule(), weight_decay };
-                sgd_step(var, gradient, momentum, rule)
-            }
-            (OptimizerConfig::AdamW(config), Self::AdamW { mean, square }) => {
-                let (beta1, beta2, eps) = (config.beta1, config.beta2, config.eps);
-                let step = AdamWStep { lr, beta1, beta2, eps, weight_decay, step: step as usize };
-                adamw_step(var, gradient, mean, square, step)
-            }
-            _ => candle_core::bail!("the state of {} is another optimizer's", parameter.name),
         }
     }
 }

@@ -4,6 +4,7 @@ use candle_nn::ModuleT;
 use taper_data::{BadSample, Order};
 use taper_metrics::{Confusion, Tally, softmax};
 
+use crate::step::rows;
 use crate::{Source, TrainError};
 
 /// What an evaluation found. Every image of the loader is either in `tally` or in `bad`.
@@ -45,7 +46,7 @@ pub fn evaluate(
         if batch.labels.is_empty() {
             continue;
         }
-        let logits = taper_kernels::without_history(|| model.forward_t(&batch.inputs, false))?.to_vec2::<f32>()?;
+        let logits = rows(&taper_kernels::without_history(|| model.forward_t(&batch.inputs, false))?)?;
         for ((logits, label), index) in logits.iter().zip(&batch.labels).zip(&batch.indices) {
             found.tally.add(logits, *label as usize, nats(logits, *label as usize));
             found.confusion.add(*label as usize, taper_metrics::argmax(logits));

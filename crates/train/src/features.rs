@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use candle_nn::ModuleT;
 use taper_data::{Dataset, LastBatch, OnBad, Order, epoch_order};
 
@@ -71,7 +71,8 @@ impl Features {
         if self.values.is_empty() {
             self.values.reserve_exact(self.num_values() * num_images);
         }
-        self.values.extend(output.flatten_all()?.to_vec1::<f32>()?);
+        let values = output.flatten_all()?.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
+        self.values.extend(values.to_vec1::<f32>()?);
         self.labels.extend(batch.labels);
         self.indices.extend(batch.indices);
         Ok(())

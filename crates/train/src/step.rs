@@ -1,7 +1,7 @@
 //! Bytes to tensors, and one forward and backward pass.
 
 use candle_core::backprop::GradStore;
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use candle_nn::ModuleT;
 use taper_data::{Batch, ChannelStats, normalise};
 use taper_metrics::Tally;
@@ -16,17 +16,31 @@ pub struct ImageInput {
     pub stats: ChannelStats,
     /// Where the model is.
     pub device: Device,
+    /// Type of the activations: f32, or bf16 on a GPU.
+    pub dtype: DType,
 }
 
 impl ImageInput {
-    /// `[n, h, w, 3]` f32, normalised.
+    /// `[n, h, w, 3]` of `dtype`, normalised: on a GPU there, from bytes, with the same numbers as on the CPU.
     ///
     /// # Errors
     /// candle's, when the device is out of memory.
     pub fn images(&self, batch: &Batch) -> Result<Tensor, TrainError> {
         let shape = (batch.len(), batch.height, batch.width, 3);
-        Ok(Tensor::from_vec(normalise(batch, &self.stats), shape, &self.device)?)
+        #[cfg(feature = "cuda")]
+        if self.device.is_cuda() {
+            let bytes = Tensor::from_slice(&batch.images, shape, &self.device)?;
+            let (size, scale) = ([batch.height, batch.width], self.stats.scale_and_offset());
+            return Ok(taper_kernels::images_from_bytes(&bytes, &[], size, scale, self.dtype)?);
+        }
+        let images = Tensor::from_vec(normalise(batch, &self.stats), shape, &self.device)?;
+        Ok(images.to_dtype(self.dtype)?)
     }
+}
+
+/// The values of `[n, k]` on the host, in f32 whatever their type. Waits for the device.
+pub(crate) fn rows(values: &Tensor) -> Result<Vec<Vec<f32>>, TrainError> {
+    Ok(values.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.to_vec2()?)
 }
 
 /// What one batch gave: gradients, and how well it was classified before the step.
@@ -40,12 +54,15 @@ pub(crate) fn forward_backward(model: &dyn ModuleT, batch: InputBatch, config: &
     let InputBatch { inputs, labels, .. } = batch;
     let logits = model.forward_t(&inputs, true)?;
     let loss = cross_entropy(&logits, &labels, config.label_smoothing, &config.class_weights)?;
-    let mean = f64::from(loss.to_scalar::<f32>()?);
+    // Tensors with history that live on would keep every activation until the backward pass is over.
+    let (values, mean) = (logits.detach(), loss.detach());
+    drop((logits, inputs));
+    let gradients = taper_kernels::backward(loss)?;
+    // Last: a GPU has the backward pass queued before the host waits for a number.
+    let mean = f64::from(mean.to_scalar::<f32>()?);
     let mut tally = Tally::default();
-    for (row, label) in logits.to_vec2::<f32>()?.iter().zip(&labels) {
+    for (row, label) in rows(&values)?.iter().zip(&labels) {
         tally.add(row, *label as usize, mean);
     }
-    // Tensors that live on would keep every activation until the backward pass is over.
-    drop((logits, inputs));
-    Ok(Pass { gradients: taper_kernels::backward(loss)?, tally })
+    Ok(Pass { gradients, tally })
 }

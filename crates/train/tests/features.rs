@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use candle_nn::{ModuleT, VarMap};
 use taper_data::{ArrayDataset, ChannelStats, Compose, LastBatch, Loader, OnBad, Order, Transform};
 use taper_models::{ModelConfig, ResNetConfig, Stem, seeded_frozen};
@@ -34,7 +34,7 @@ fn images(transform: Vec<Transform>, last: LastBatch) -> Images {
         bad: OnBad::Fail,
         seed: 0,
     };
-    Images { loader, input: ImageInput { stats: ChannelStats::IMAGENET, device: Device::Cpu } }
+    Images { loader, input: ImageInput { stats: ChannelStats::IMAGENET, device: Device::Cpu, dtype: DType::F32 } }
 }
 
 #[derive(Clone, Copy, PartialEq)]

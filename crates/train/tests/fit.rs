@@ -33,7 +33,7 @@ fn softmax(vars: &VarMap) -> Softmax {
 
 fn images(batch_size: usize) -> Images {
     let stats = ChannelStats { mean: [0.5; 3], std: [0.25; 3] };
-    Images { loader: loader(batch_size), input: ImageInput { stats, device: Device::Cpu } }
+    Images { loader: loader(batch_size), input: ImageInput { stats, device: Device::Cpu, dtype: DType::F32 } }
 }
 
 /// Forty 2×2 images: class 0 dark, class 1 bright.

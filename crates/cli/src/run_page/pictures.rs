@@ -1,7 +1,7 @@
 //! Pictures of a run: training images, mistakes, and what Grad-CAM makes of some.
 
 use anyhow::{Context, Result};
-use candle_core::Device;
+use candle_core::{DType, Device};
 use taper_data::{Batch, Compose, Dataset, Image, LastBatch, Loader, OnBad, Order, rng};
 use taper_report::{Answer, Explained, Mistake, Picture, RunPage, Sample, SplitPage, most_confident_mistakes};
 use taper_train::{GradCam, ImageInput, grad_cam};
@@ -118,7 +118,7 @@ fn maps(shown: &Shown<'_>, indices: Vec<usize>, answers: &[Answer]) -> Result<Ve
         bad: OnBad::Fail,
     };
     let batch: Batch = loader.epoch(Order::Sequential).next().context("no images")??;
-    let images = ImageInput { stats: shown.preprocess.stats(), device }.images(&batch)?;
+    let images = ImageInput { stats: shown.preprocess.stats(), device, dtype: DType::F32 }.images(&batch)?;
     let (backbone, head) = (&trained.model.backbone, &trained.model.head);
     let map = taper_kernels::without_history(|| backbone.feature_map(&images, false))?;
     let rest = |map: &candle_core::Tensor| head.forward_t(&backbone.features_of(map)?, false);

@@ -7,8 +7,10 @@ mod statistics;
 use candle_core::{Result, Tensor};
 
 use crate::error::KernelError;
-use crate::storage::{option_error, require_f32, require_shape, shape_error};
+use crate::storage::{option_error, require, require_f32, require_float, require_shape, shape_error};
 use op::{BatchNorm, Source, pair};
+#[cfg(feature = "cuda")]
+pub(crate) use passes::Kind;
 pub use statistics::BatchStatistics;
 
 const TRAIN: &str = "batch_norm_train";
@@ -60,7 +62,8 @@ impl<'a> Epilogue<'a> {
 /// ReLU at 0 is 0.
 ///
 /// # Shapes
-/// `x` `[..., c]` · `gamma`, `beta` `[c]` · returns the shape of `x` and the [`BatchStatistics`], f32.
+/// `x` `[..., c]` · `gamma`, `beta` `[c]` · returns the shape of `x` and the [`BatchStatistics`]. All f32; on a GPU `x` and
+/// the shortcut may be bf16, and the result is of their type.
 ///
 /// # Errors
 /// One value per channel, shapes that do not fit together, a negative `eps`, another element type or device.
@@ -77,6 +80,12 @@ pub fn batch_norm_train(
         return Err(KernelError::SingleValue { found: x.shape().clone() }.into());
     }
     let x = x.contiguous()?;
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        let (mean, variance) = crate::cuda::batch_norm_statistics(TRAIN, &x, channels)?;
+        let y = gpu_batch_norm(TRAIN, &x, [gamma, beta], [&mean, &variance], (eps, true), &epilogue)?;
+        return Ok((y, BatchStatistics { mean, variance, count: x.elem_count() / channels }));
+    }
     let moments = statistics::Moments::of(TRAIN, &x, channels)?;
     let batch = moments.to_statistics()?;
     let y = normalise(TRAIN, &x, gamma, beta, moments, (eps, Source::Batch), &epilogue)?;
@@ -106,13 +115,18 @@ pub fn batch_norm_eval(
     let channels = [gamma.elem_count()];
     require_shape(EVAL, "running_mean", running_mean, &channels, "one value per channel")?;
     require_shape(EVAL, "running_variance", running_variance, &channels, "one value per channel")?;
-    let moments = statistics::Moments::stored(EVAL, running_mean, running_variance)?;
     let x = x.contiguous()?;
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        let statistics = [running_mean.contiguous()?.detach(), running_variance.contiguous()?.detach()];
+        return gpu_batch_norm(EVAL, &x, [gamma, beta], statistics.each_ref(), (eps, false), &epilogue);
+    }
+    let moments = statistics::Moments::stored(EVAL, running_mean, running_variance)?;
     normalise(EVAL, &x, gamma, beta, moments, (eps, Source::Running), &epilogue)
 }
 
 fn check(op: &'static str, x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f64, epilogue: &Epilogue<'_>) -> Result<()> {
-    require_f32(op, "x", x)?;
+    require_float(op, "x", x)?;
     require_f32(op, "gamma", gamma)?;
     require_f32(op, "beta", beta)?;
     let Some(&channels) = x.dims().last() else {
@@ -124,10 +138,25 @@ fn check(op: &'static str, x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f64, 
         return Err(option_error(op, "eps", eps, "a finite number, at least 0"));
     }
     if let Some(shortcut) = epilogue.shortcut() {
-        require_f32(op, "shortcut", shortcut)?;
+        require(op, "shortcut", shortcut, x.dtype())?;
         require_shape(op, "shortcut", shortcut, x.dims(), "the shape of x")?;
     }
     Ok(())
+}
+
+#[cfg(feature = "cuda")]
+fn gpu_batch_norm(
+    name: &'static str,
+    x: &Tensor,
+    parameters: [&Tensor; 2],
+    [mean, variance]: [&Tensor; 2],
+    (eps, is_of_batch): (f64, bool),
+    epilogue: &Epilogue<'_>,
+) -> Result<Tensor> {
+    let shortcut = epilogue.shortcut().map(Tensor::contiguous).transpose()?;
+    let (mean, variance) = (mean.clone(), variance.clone());
+    let op = crate::cuda::Normalisation { name, mean, variance, eps, kind: epilogue.kind(), is_of_batch };
+    crate::cuda::batch_norm(op, x, parameters, shortcut.as_ref())
 }
 
 fn normalise(

@@ -12,7 +12,7 @@ use crate::reduce::{Lanes, add_in_order, vectorised};
 
 /// The epilogue without its tensors.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Identity,
     Relu,
     ReluScaleAdd { scale: f32 },

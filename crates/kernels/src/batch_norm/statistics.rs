@@ -4,6 +4,8 @@ use rayon::prelude::*;
 use crate::error::KernelError;
 use crate::reduce::{Lanes, sum_rows};
 use crate::storage::{option_error, tensor, view};
+#[cfg(feature = "cuda")]
+use crate::storage::{require_f32, require_shape};
 use crate::update::ema_step;
 
 /// Mean and variance of one batch, without history.
@@ -29,6 +31,16 @@ impl BatchStatistics {
     pub fn update_running(&self, running_mean: &Tensor, running_variance: &Tensor, momentum: f64) -> Result<()> {
         if !(0.0..=1.0).contains(&momentum) {
             return Err(option_error("update_running", "momentum", momentum, "0.0..=1.0"));
+        }
+        #[cfg(feature = "cuda")]
+        if self.mean.device().is_cuda() {
+            let channels = self.mean.dims();
+            for (argument, running) in [("running_mean", running_mean), ("running_variance", running_variance)] {
+                require_f32("update_running", argument, running)?;
+                require_shape("update_running", argument, running, channels, "one value per channel")?;
+            }
+            let (batch, running) = ([&self.mean, &self.variance], [running_mean, running_variance]);
+            return crate::cuda::update_running(batch, running, momentum, self.count);
         }
         let unbiased = self.count as f64 / (self.count as f64 - 1.0);
         ema_step(running_mean, &self.mean, 1.0 - momentum)?;

@@ -18,8 +18,8 @@ use crate::build::nth_chunk;
 use crate::geometry::ConvGeometry;
 use crate::graph::{Gradient, Operation, attach, wanted};
 use crate::reduce::{Lanes, column_sums};
-use crate::storage::{require_f32, require_shape, tensor, view};
-use shape::ConvShape;
+use crate::storage::{require_f32, require_float, require_shape, tensor, view};
+pub(crate) use shape::ConvShape;
 use winograd::Direction;
 
 const OP: &str = "conv2d";
@@ -31,22 +31,29 @@ const OP: &str = "conv2d";
 ///
 /// # Shapes
 /// `x` `[n, h, w, c_in]` · `w` `[c_out, c_in / groups, kh, kw]` · `bias` `[c_out]` · returns `[n, oh, ow, c_out]`
-/// with `oh = (h + 2·padding − dilation·(kh − 1) − 1) / stride + 1`, rounded down; all f32.
+/// with `oh = (h + 2·padding − dilation·(kh − 1) − 1) / stride + 1`, rounded down. All f32; on a GPU `x` may
+/// be bf16, and the result is of its type.
 ///
 /// # Errors
 /// Shapes that do not fit together, a zero stride, dilation or group count, another element type or device.
 pub fn conv2d(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, geometry: &ConvGeometry) -> Result<Tensor> {
-    require_f32(OP, "x", x)?;
+    require_float(OP, "x", x)?;
     require_f32(OP, "w", w)?;
     let shape = ConvShape::new(OP, x, w, geometry)?;
+    if let Some(bias) = bias {
+        require_f32(OP, "bias", bias)?;
+        require_shape(OP, "bias", bias, &[shape.c_out], "one value per output channel")?;
+    }
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return crate::cuda::conv2d(x, w, bias, &shape);
+    }
     let (x, w) = (x.contiguous()?, w.contiguous()?);
     let (x_view, w_view) = (view(OP, "x", &x)?, view(OP, "w", &w)?);
     let output = (shape.images, shape.output[0], shape.output[1], shape.c_out);
     let Some(bias) = bias else {
         return attach(Conv(shape), &[&x, &w], forward(&x_view, &w_view, None, &shape), output);
     };
-    require_f32(OP, "bias", bias)?;
-    require_shape(OP, "bias", bias, &[shape.c_out], "one value per output channel")?;
     let bias = bias.contiguous()?;
     let y = forward(&x_view, &w_view, Some(&view(OP, "bias", &bias)?), &shape);
     attach(Conv(shape), &[&x, &w, &bias], y, output)

@@ -1,7 +1,7 @@
 use candle_core::{Result, Tensor};
 
 use crate::geometry::ConvGeometry;
-use crate::storage::{option_error, shape_error};
+use crate::storage::{option_error, shape_error, sizes_error};
 
 /// Every size of one convolution, checked once.
 #[derive(Debug, Clone, Copy)]
@@ -18,13 +18,23 @@ pub(crate) struct ConvShape {
 impl ConvShape {
     /// Reads the sizes off `x` `[n, h, w, c_in]` and `w` `[c_out, c_in / groups, kh, kw]`.
     pub(crate) fn new(op: &'static str, x: &Tensor, w: &Tensor, geometry: &ConvGeometry) -> Result<Self> {
-        geometry.validate(op)?;
         let &[images, height, width, c_in] = x.dims() else {
             return Err(shape_error(op, "x", x, "[n, h, w, c_in]".into()));
         };
         let &[c_out, c_group, kh, kw] = w.dims() else {
             return Err(shape_error(op, "w", w, "[c_out, c_in / groups, kh, kw]".into()));
         };
+        Self::of_sizes(op, [images, height, width, c_in], [c_out, c_group, kh, kw], geometry)
+    }
+
+    /// From the sizes themselves, of images and weights.
+    pub(crate) fn of_sizes(
+        op: &'static str,
+        [images, height, width, c_in]: [usize; 4],
+        [c_out, c_group, kh, kw]: [usize; 4],
+        geometry: &ConvGeometry,
+    ) -> Result<Self> {
+        geometry.validate(op)?;
         let groups = geometry.groups;
         if c_in % groups != 0 || c_out % groups != 0 {
             let expected = format!("a divisor of c_in = {c_in} and of c_out = {c_out}");
@@ -33,7 +43,7 @@ impl ConvShape {
         if c_group * groups != c_in || [c_in, c_out, kh, kw].contains(&0) {
             let expected =
                 format!("[c_out, {}, kh, kw], no size 0, for {c_in} channels in {groups} groups", c_in / groups);
-            return Err(shape_error(op, "w", w, expected));
+            return Err(sizes_error(op, "w", &[c_out, c_group, kh, kw], expected));
         }
         let (input, kernel) = ([height, width], [kh, kw]);
         let mut output = [0; 2];
@@ -43,7 +53,7 @@ impl ConvShape {
                 let expected = format!(
                     "an image that covers the {span} pixels the window spans along axis {axis}, padding included"
                 );
-                return Err(shape_error(op, "x", x, expected));
+                return Err(sizes_error(op, "x", &[images, height, width, c_in], expected));
             };
             output[axis] = free / geometry.stride[axis] + 1;
         }

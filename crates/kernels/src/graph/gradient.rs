@@ -7,7 +7,7 @@ use crate::build::{build_unset, nth_chunk};
 use crate::reduce::Lanes;
 use crate::storage::{View, slice, slice_mut, tensor, view};
 
-/// A gradient on its way back: contiguous, f32, without history.
+/// A gradient on its way back: contiguous, of the type of what it is the gradient of, without history.
 ///
 /// Clones share the values. candle does not tell whether a tensor's values are shared, so the count of
 /// clones here says when a sum may be formed in place.
@@ -40,13 +40,17 @@ impl Gradient {
     /// The sum of two gradients of one tensor, in the memory of one of them if it is nobody else's.
     pub(super) fn plus(mut self, mut other: Self) -> Result<Self> {
         if Arc::get_mut(&mut self.0).is_some() {
-            self.0.inplace_op2(&other.0, &AddTo)?;
+            add_to(&self.0, &other.0)?;
             return Ok(self);
         }
         if Arc::get_mut(&mut other.0).is_some() {
             // Addition commutes, to the bit.
-            other.0.inplace_op2(&self.0, &AddTo)?;
+            add_to(&other.0, &self.0)?;
             return Ok(other);
+        }
+        #[cfg(feature = "cuda")]
+        if self.0.device().is_cuda() {
+            return Ok(crate::cuda::plus(&self.0, &other.0)?.into());
         }
         let sum = sum(&self.view(AddTo::NAME)?, &other.view(AddTo::NAME)?);
         Ok(tensor(sum, self.0.shape())?.into())
@@ -72,6 +76,15 @@ fn sum(left: &[f32], right: &[f32]) -> Vec<f32> {
             }
         })
     }
+}
+
+/// Adds a tensor to one whose values are nobody else's.
+fn add_to(sum: &Tensor, term: &Tensor) -> Result<()> {
+    #[cfg(feature = "cuda")]
+    if sum.device().is_cuda() {
+        return crate::cuda::plus_assign(sum, term);
+    }
+    sum.inplace_op2(term, &AddTo)
 }
 
 /// Adds a tensor to the destination.

@@ -1,6 +1,6 @@
 //! How our ops hang into candle's graph, and a backward pass over them that costs less than candle's.
 //!
-//! An op computes its result on plain slices and gives it to [`attach`] with an [`Operation`], which
+//! An op computes its result on plain slices, or queues its kernels on a GPU, and gives it to [`attach`] with an [`Operation`], which
 //! knows the way back. candle owns the graph: each result owns its [`Node`], and the node owns the
 //! inputs, never the result. A registry of weak references finds the node of a result, because candle
 //! does not show the operation of a tensor.
@@ -11,17 +11,18 @@ mod history;
 mod node;
 #[cfg(test)]
 mod tests;
+mod values;
 mod walk;
 
 use std::sync::Arc;
 
 use candle_core::{Result, Shape, Tensor};
 
-use crate::storage::tensor;
 use adaptor::Adaptor;
 pub(crate) use gradient::{Gradient, wanted};
 use history::is_off;
 pub use history::without_history;
+pub(crate) use values::Values;
 use node::Node;
 pub use walk::{backward, backward_with, consists_of_own_ops};
 
@@ -48,14 +49,15 @@ pub(crate) trait Operation: Send + Sync + 'static {
 pub(crate) fn attach(
     operation: impl Operation,
     inputs: &[&Tensor],
-    result: Vec<f32>,
+    result: impl Into<Values>,
     shape: impl Into<Shape>,
 ) -> Result<Tensor> {
+    let (result, shape) = (result.into(), shape.into());
     if is_off() || !inputs.iter().any(|input| input.track_op()) {
-        return tensor(result, shape);
+        return result.into_tensor(shape);
     }
     let node = Arc::new(Node::new(operation, inputs));
-    let adaptor = Adaptor::new(node.clone(), result, shape.into())?;
+    let adaptor = Adaptor::new(node.clone(), result, shape)?;
     let output = match *inputs {
         [x] => x.apply_op1(adaptor)?,
         [x, second] => x.apply_op2(second, adaptor)?,

@@ -30,8 +30,7 @@ pub fn backward(loss: Tensor) -> Result<GradStore> {
     let Some(steps) = steps_to(&loss) else {
         return loss.backward();
     };
-    let ones = build(loss.elem_count(), Lanes::new(1).chunk(), |_, ones| ones.fill(1.0));
-    let ones = tensor(ones, loss.shape())?;
+    let ones = ones_like(&loss)?;
     start(loss, steps, ones)
 }
 
@@ -48,6 +47,15 @@ pub fn backward_with(y: Tensor, gradient: Tensor) -> Result<GradStore> {
         Some(steps) => start(y, steps, gradient.contiguous()?),
         None => (y * gradient)?.sum_all()?.backward(),
     }
+}
+
+fn ones_like(loss: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if loss.device().is_cuda() {
+        return crate::cuda::fill(loss, 1.0);
+    }
+    let ones = build(loss.elem_count(), Lanes::new(1).chunk(), |_, ones| ones.fill(1.0));
+    tensor(ones, loss.shape())
 }
 
 fn start(y: Tensor, steps: Vec<Step>, gradient: Tensor) -> Result<GradStore> {

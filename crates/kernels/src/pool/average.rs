@@ -11,12 +11,16 @@ const OP: &str = "avg_pool2d";
 /// The mean under each window, per channel; `padding` says what it divides by.
 ///
 /// # Shapes
-/// `x` `[n, h, w, c]` → `[n, oh, ow, c]`, f32.
+/// `x` `[n, h, w, c]` → `[n, oh, ow, c]`, f32; on a GPU f32 or bf16.
 ///
 /// # Errors
 /// An image smaller than the window, padding above half the window, a zero size, another element type or device.
 pub fn avg_pool2d(x: &Tensor, geometry: &PoolGeometry, padding: Padding) -> Result<Tensor> {
     let shape = PoolShape::new(OP, x, geometry)?;
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return crate::cuda::avg_pool2d(x, &shape, padding);
+    }
     let (pool, x) = (AveragePool { shape, padding }, x.contiguous()?);
     let y = pool.forward(&view(OP, "x", &x)?);
     attach(pool, &[&x], y, shape.output_shape())

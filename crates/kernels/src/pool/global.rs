@@ -2,20 +2,24 @@ use candle_core::{Result, Tensor};
 
 use crate::build::{build, nth_chunk};
 use crate::graph::{Gradient, Operation, attach, wanted};
-use crate::storage::{require_f32, shape_error, tensor, view};
+use crate::storage::{require_float, shape_error, tensor, view};
 
 const OP: &str = "global_avg_pool";
 
 /// The mean of each channel over the whole image, summed in f64.
 ///
 /// # Shapes
-/// `x` `[n, h, w, c]` → `[n, c]`, f32.
+/// `x` `[n, h, w, c]` → `[n, c]`, f32; on a GPU f32 or bf16.
 ///
 /// # Errors
 /// An image without pixels, another rank, element type or device.
 pub fn global_avg_pool(x: &Tensor) -> Result<Tensor> {
-    require_f32(OP, "x", x)?;
+    require_float(OP, "x", x)?;
     match *x.dims() {
+        #[cfg(feature = "cuda")]
+        [images, height, width, channels] if height * width > 0 && x.device().is_cuda() => {
+            crate::cuda::global_avg_pool(x, [images, height * width, channels])
+        }
         [images, height, width, channels] if height * width > 0 => {
             let (pool, x) = (GlobalPool { images, pixels: height * width, channels }, x.contiguous()?);
             let y = pool.forward(&view(OP, "x", &x)?);

@@ -15,12 +15,16 @@ const OP: &str = "max_pool2d";
 /// Padding never wins.
 ///
 /// # Shapes
-/// `x` `[n, h, w, c]` → `[n, oh, ow, c]`, f32.
+/// `x` `[n, h, w, c]` → `[n, oh, ow, c]`, f32; on a GPU f32 or bf16.
 ///
 /// # Errors
 /// An image smaller than the window, padding above half the window, a zero size, another element type or device.
 pub fn max_pool2d(x: &Tensor, geometry: &PoolGeometry) -> Result<Tensor> {
     let shape = PoolShape::new(OP, x, geometry)?;
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return crate::cuda::max_pool2d(x, &shape);
+    }
     let (pool, x) = (MaxPool(shape), x.contiguous()?);
     let y = pool.forward(&view(OP, "x", &x)?);
     attach(pool, &[&x], y, shape.output_shape())

@@ -13,21 +13,21 @@ use std::ops::Range;
 use candle_core::{Result, Tensor};
 
 use crate::geometry::PoolGeometry;
-use crate::storage::{require_f32, shape_error};
+use crate::storage::{require_float, shape_error};
 
 /// Every size of one pooling, checked once.
 #[derive(Debug, Clone, Copy)]
-struct PoolShape {
-    images: usize,
-    input: [usize; 2],
-    output: [usize; 2],
-    channels: usize,
-    geometry: PoolGeometry,
+pub(crate) struct PoolShape {
+    pub(crate) images: usize,
+    pub(crate) input: [usize; 2],
+    pub(crate) output: [usize; 2],
+    pub(crate) channels: usize,
+    pub(crate) geometry: PoolGeometry,
 }
 
 impl PoolShape {
     fn new(op: &'static str, x: &Tensor, geometry: &PoolGeometry) -> Result<Self> {
-        require_f32(op, "x", x)?;
+        require_float(op, "x", x)?;
         geometry.validate(op)?;
         let &[images, height, width, channels] = x.dims() else {
             return Err(shape_error(op, "x", x, "[n, h, w, c]".into()));
@@ -45,11 +45,11 @@ impl PoolShape {
         self.input[0] * self.input[1] * self.channels
     }
 
-    fn output_len(&self) -> usize {
+    pub(crate) fn output_len(&self) -> usize {
         self.output[0] * self.output[1] * self.channels
     }
 
-    fn output_shape(&self) -> (usize, usize, usize, usize) {
+    pub(crate) fn output_shape(&self) -> (usize, usize, usize, usize) {
         (self.images, self.output[0], self.output[1], self.channels)
     }
 

@@ -48,7 +48,7 @@ fn images(batch_size: usize) -> Images {
         seed: 0,
     };
     let stats = ChannelStats { mean: [0.5; 3], std: [0.25; 3] };
-    Images { loader, input: ImageInput { stats, device: Device::Cpu } }
+    Images { loader, input: ImageInput { stats, device: Device::Cpu, dtype: DType::F32 } }
 }
 
 /// This machine's disk, without waiting for it: no test cuts the power.

@@ -9,6 +9,8 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is a program for the terminal, not a library")]
 
+#[cfg(feature = "cuda")]
+mod gpu;
 mod loader;
 mod network;
 mod ops;
@@ -52,6 +54,9 @@ enum Check {
     Step(step::Args),
     /// Times crop, flip and normalisation of 32×32 images on one thread
     Loader(loader::Args),
+    /// Holds every op on an NVIDIA GPU against the CPU's, trains a little on both, and times steps
+    #[cfg(feature = "cuda")]
+    Gpu(gpu::Args),
 }
 
 fn main() -> ExitCode {
@@ -77,6 +82,8 @@ fn run(cli: &Cli) -> Result<()> {
         Check::Ops(args) => ops::run(args, size),
         Check::Step(args) => step::run(args, size),
         Check::Loader(args) => loader::run(args, size),
+        #[cfg(feature = "cuda")]
+        Check::Gpu(args) => gpu::run(args, size),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Steps of this project, put together from its crates as `taper-train` does.
 
 use anyhow::Result;
-use candle_core::Device;
+use candle_core::{DType, Device};
 use candle_nn::VarMap;
 use taper_kernels::{backward, cross_entropy};
 use taper_models::seeded;
@@ -10,11 +10,17 @@ use taper_optim::{Gradients, GroupRules, Optimizer, OptimizerConfig, ParameterSe
 use crate::network::Workload;
 use crate::step::{LR, MOMENTUM, Step, WEIGHT_DECAY};
 
-/// Forward, loss, backward, update.
+/// Forward, loss, backward, update on the CPU.
 pub(crate) fn training(workload: &Workload) -> Result<Step> {
+    training_on(workload, &Device::Cpu, DType::F32)
+}
+
+/// As [`training`], on any device, with activations of `dtype`.
+pub(crate) fn training_on(workload: &Workload, device: &Device, dtype: DType) -> Result<Step> {
     let vars = VarMap::new();
-    let network = workload.build(seeded(&vars, 0, &Device::Cpu))?;
-    let (images, labels) = (workload.images()?, workload.labels()?);
+    let network = workload.build(seeded(&vars, 0, device))?;
+    let images = workload.images()?.to_dtype(dtype)?.to_device(device)?;
+    let labels = workload.labels()?.to_device(device)?;
     let config = OptimizerConfig::Sgd(SgdConfig {
         lr: LR,
         momentum: MOMENTUM,
@@ -27,10 +33,11 @@ pub(crate) fn training(workload: &Workload) -> Result<Step> {
     let mut optimizer = Optimizer::new(&config, ParameterSet::new(&vars, &GroupRules::new(&config))?)?;
     Ok(Box::new(move || {
         let loss = cross_entropy(&network.forward_t(&images, true)?, &labels, 0.0)?;
-        let value = loss.to_scalar()?;
+        let value = loss.detach();
         let gradients = Gradients::take(optimizer.parameters(), &backward(loss)?)?;
         optimizer.step(&gradients, LR)?;
-        Ok(value)
+        // Last, because it waits for the device.
+        Ok(value.to_scalar()?)
     }))
 }
 

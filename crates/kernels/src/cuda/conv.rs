@@ -1,0 +1,139 @@
+use candle_core::cuda_backend::WrapErr;
+use candle_core::cuda_backend::cudarc::driver::PushKernelArg;
+use candle_core::{DType, Result, Tensor};
+
+use super::dnn::{Direction, Problem};
+use super::elementwise::{add_bias, column_sums};
+use super::gpu::{Gpu, blocks, over, suffix};
+use super::memory::{Fresh, address};
+use crate::conv::ConvShape;
+use crate::graph::{Gradient, Operation, attach, wanted};
+
+const MODULE: &str = "weights";
+const OP: &str = "conv2d";
+
+/// A convolution whose sizes fit; all tensors but the activations are f32.
+pub(crate) fn conv2d(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, shape: &ConvShape) -> Result<Tensor> {
+    let gpu = Gpu::of(OP, "x", x)?;
+    let problem = Problem::new(shape, x.dtype());
+    let (x, w) = (x.contiguous()?, w.contiguous()?);
+    let padded = pad_channels(&gpu, &x, problem.c_in)?;
+    let conv = Conv { problem, weights: pack(&gpu, &w, &problem)?, input_channels: shape.c_in };
+    let y = gpu.empty(x.dtype(), &problem.y_shape()[..])?;
+    conv.run(&gpu, Direction::Forward, [&address(OP, "x", &padded)?, &address(OP, "w", &conv.weights)?, &y.address])?;
+    let Some(bias) = bias else {
+        return attach(conv, &[&x, &w], y, &problem.y_shape()[..]);
+    };
+    let bias = bias.contiguous()?;
+    let pixels = problem.images * problem.output[0] * problem.output[1];
+    add_bias(&gpu, y.address, &bias, x.dtype(), [pixels, problem.c_out])?;
+    attach(conv, &[&x, &w, &bias], y, &problem.y_shape()[..])
+}
+
+struct Conv {
+    problem: Problem,
+    /// The weights as cuDNN takes them, in the activations' type.
+    weights: Tensor,
+    input_channels: usize,
+}
+
+impl Conv {
+    fn run(&self, gpu: &Gpu, direction: Direction, [x, w, y]: [&u64; 3]) -> Result<()> {
+        // SAFETY: callers pass addresses of tensors of the problem's shapes and type, which they hold.
+        gpu.with_dnn(|dnn| unsafe { dnn.run(&self.problem, direction, [*x, *w, *y]) })
+    }
+
+    fn input_gradient(&self, dy: &Tensor) -> Result<Tensor> {
+        let (gpu, problem) = (Gpu::of(OP, "gradient", dy)?, &self.problem);
+        let dx = gpu.empty(dy.dtype(), &problem.x_shape()[..])?;
+        let (w, dy) = (address(OP, "w", &self.weights)?, address(OP, "gradient", dy)?);
+        self.run(&gpu, Direction::InputGradient, [&dx.address, &w, &dy])?;
+        let dx = dx.into_tensor();
+        match problem.c_in == self.input_channels {
+            true => Ok(dx),
+            false => dx.narrow(3, 0, self.input_channels)?.contiguous(),
+        }
+    }
+
+    fn weight_gradient(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+        let (gpu, problem) = (Gpu::of(OP, "gradient", dy)?, &self.problem);
+        let x = pad_channels(&gpu, x, problem.c_in)?;
+        let packed = gpu.empty(dy.dtype(), &problem.packed_shape()[..])?;
+        let (x_at, dy_at) = (address(OP, "x", &x)?, address(OP, "gradient", dy)?);
+        self.run(&gpu, Direction::WeightGradient, [&x_at, &packed.address, &dy_at])?;
+        self.unpack(&gpu, &packed, dy.dtype())
+    }
+
+    /// The gradient as the parameter lies, in f32.
+    fn unpack(&self, gpu: &Gpu, packed: &Fresh, dtype: DType) -> Result<Tensor> {
+        let (problem, [kh, kw]) = (&self.problem, self.problem.kernel);
+        let inner = self.group_in();
+        let dw = gpu.empty(DType::F32, (problem.c_out, inner, kh, kw))?;
+        let function = gpu.function(MODULE, &format!("unpack_gradient_{}", suffix(dtype)))?;
+        let sizes = [problem.c_out, inner, problem.group_in(), problem.taps()].map(|size| size as i32);
+        let mut call = gpu.stream.launch_builder(&function);
+        call.arg(&packed.address).arg(&dw.address);
+        call.arg(&sizes[0]).arg(&sizes[1]).arg(&sizes[2]).arg(&sizes[3]);
+        // SAFETY: the arguments are those of the kernel; both sides have the sizes that are passed.
+        unsafe { call.launch(blocks([problem.group_in().div_ceil(TILE), problem.c_out, 1], [256, 1])) }.w()?;
+        Ok(dw.into_tensor())
+    }
+
+    /// Input channels of a group in the parameter.
+    fn group_in(&self) -> usize {
+        // Channels are filled up only where there is one group.
+        self.problem.group_in().min(self.input_channels)
+    }
+}
+
+/// Input channels that a block of the repacking kernels takes.
+const TILE: usize = 64;
+
+/// Weights `[k, c, kh, kw]` f32 as `[k, kh, kw, c]` in the activations' type, channels filled up with zeros.
+fn pack(gpu: &Gpu, w: &Tensor, problem: &Problem) -> Result<Tensor> {
+    let packed = gpu.empty(problem.dtype, &problem.packed_shape()[..])?;
+    let (from, inner) = (address(OP, "w", w)?, w.dim(1)?);
+    let function = gpu.function(MODULE, &format!("pack_weights_{}", suffix(problem.dtype)))?;
+    let sizes = [problem.c_out, inner, problem.group_in(), problem.taps()].map(|size| size as i32);
+    let mut call = gpu.stream.launch_builder(&function);
+    call.arg(&from).arg(&packed.address);
+    call.arg(&sizes[0]).arg(&sizes[1]).arg(&sizes[2]).arg(&sizes[3]);
+    // SAFETY: the arguments are those of the kernel; both sides have the sizes that are passed.
+    unsafe { call.launch(blocks([problem.group_in().div_ceil(TILE), problem.c_out, 1], [256, 1])) }.w()?;
+    Ok(packed.into_tensor())
+}
+
+/// The images with their channels filled up with zeros, or themselves where none are missing.
+fn pad_channels(gpu: &Gpu, x: &Tensor, channels: usize) -> Result<Tensor> {
+    let &[images, height, width, own] = x.dims() else { return Ok(x.clone()) };
+    if own == channels {
+        return Ok(x.clone());
+    }
+    let padded = gpu.empty(x.dtype(), (images, height, width, channels))?;
+    let (from, rows) = (address(OP, "x", x)?, images * height * width);
+    let function = gpu.function(MODULE, &format!("pad_channels_{}", suffix(x.dtype())))?;
+    let (rows_arg, own_arg, channels_arg) = (rows as i64, own as i32, channels as i32);
+    let mut call = gpu.stream.launch_builder(&function);
+    call.arg(&from).arg(&padded.address).arg(&rows_arg).arg(&own_arg).arg(&channels_arg);
+    // SAFETY: the arguments are those of the kernel; both sides have `rows` pixels of the channels that are passed.
+    unsafe { call.launch(over(rows * channels)) }.w()?;
+    Ok(padded.into_tensor())
+}
+
+impl Operation for Conv {
+    fn name(&self) -> &'static str {
+        OP
+    }
+
+    fn backward(&self, inputs: &[Tensor], _y: &Tensor, gradient: &Gradient) -> Result<Vec<Option<Gradient>>> {
+        let (x, w, dy) = (&inputs[0], &inputs[1], gradient.tensor());
+        let mut gradients = vec![
+            wanted(x, || self.input_gradient(dy))?,
+            wanted(w, || self.weight_gradient(x, dy))?,
+        ];
+        if let Some(bias) = inputs.get(2) {
+            gradients.push(wanted(bias, || column_sums(OP, dy))?);
+        }
+        Ok(gradients)
+    }
+}

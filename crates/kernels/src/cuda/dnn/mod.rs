@@ -1,0 +1,170 @@
+//! cuDNN through its graph interface: a convolution is described, an engine that gives the same bits every time is
+//! chosen by cuDNN's heuristics, and the plan is kept for the next time.
+//!
+//! The interface is the one that is not deprecated; its wrappers elsewhere hide their handles.
+
+mod descriptor;
+mod plan;
+mod problem;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use candle_core::cuda_backend::WrapErr;
+use candle_core::cuda_backend::cudarc::cudnn::{result, sys};
+use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaStream, DevicePtr};
+use candle_core::{DType, Result};
+
+use crate::conv::ConvShape;
+use crate::error::KernelError;
+use crate::geometry::ConvGeometry;
+use descriptor::Descriptor;
+use plan::{Place, Plan, Terms};
+pub(super) use problem::{Direction, Problem};
+
+/// Whether f32 products may round their inputs to TF32, see [`set_tf32`].
+static TF32: AtomicBool = AtomicBool::new(false);
+
+/// Lets convolutions of f32 on a GPU round their inputs to TF32 (ten bits of mantissa), several times faster; off unless
+/// asked for. Matrix products follow candle's own switch, which is set alike.
+pub fn set_tf32(on: bool) {
+    TF32.store(on, Ordering::Relaxed);
+    candle_core::cuda_backend::set_gemm_reduced_precision_f32(on);
+}
+
+pub(super) fn is_tf32() -> bool {
+    TF32.load(Ordering::Relaxed)
+}
+
+/// cuDNN on one device: a handle, the plans made so far, and the memory they work in.
+pub(super) struct Dnn {
+    handle: sys::cudnnHandle_t,
+    stream: Arc<CudaStream>,
+    plans: HashMap<(Problem, Direction, bool), Plan>,
+    workspace: Option<CudaSlice<u8>>,
+}
+
+// SAFETY: a handle may be used from any thread, one at a time; it lies behind a mutex.
+unsafe impl Send for Dnn {}
+
+impl Dnn {
+    pub(super) fn new(stream: &Arc<CudaStream>) -> Result<Self> {
+        stream.context().bind_to_thread().w()?;
+        let refused = |error: result::CudnnError| -> candle_core::Error {
+            KernelError::Gpu { op: "conv2d", problem: format!("cuDNN does not start: {error:?}") }.into()
+        };
+        let handle = result::create_handle().map_err(refused)?;
+        // SAFETY: handle and stream are alive, and the stream stays so as long as the handle.
+        unsafe { result::set_stream(handle, stream.cu_stream().cast()) }.map_err(refused)?;
+        Ok(Self { handle, stream: stream.clone(), plans: HashMap::new(), workspace: None })
+    }
+
+    /// Queues a convolution.
+    ///
+    /// # Safety
+    /// The addresses are those of tensors of the problem's shapes on this device, and live until the launch is queued.
+    pub(super) unsafe fn run(&mut self, problem: &Problem, direction: Direction, tensors: [u64; 3]) -> Result<()> {
+        let tf32 = is_tf32();
+        let key = (*problem, direction, tf32);
+        if !self.plans.contains_key(&key) {
+            let plan = Plan::best(&Place::Handle(self.handle), problem, direction, Terms { tf32 })?;
+            self.plans.insert(key, plan);
+        }
+        let needed = self.plans.get(&key).map_or(0, |plan| plan.workspace);
+        let workspace = self.workspace(needed)?;
+        match self.plans.get(&key) {
+            // SAFETY: passed on from the caller; the workspace is as large as the plan needs. That all plans share one is
+            // sound because they run one after the other, in one stream.
+            Some(plan) => unsafe { plan.run(self.handle, tensors, workspace) },
+            None => Ok(()),
+        }
+    }
+
+    /// Where at least so many bytes of working memory begin.
+    fn workspace(&mut self, bytes: usize) -> Result<u64> {
+        if bytes == 0 {
+            return Ok(0);
+        }
+        if self.workspace.as_ref().is_none_or(|block| block.len() < bytes) {
+            // The old block goes first: both at once may be more than there is room for.
+            self.workspace = None;
+            // SAFETY: what it holds is never read before cuDNN has written it.
+            self.workspace = Some(unsafe { self.stream.alloc::<u8>(bytes) }.w()?);
+        }
+        Ok(self.workspace.as_ref().map_or(0, |block| block.device_ptr(&self.stream).0))
+    }
+}
+
+impl Drop for Dnn {
+    fn drop(&mut self) {
+        // SAFETY: made by `new`, destroyed once. What cuDNN says to it cannot be helped any more.
+        let _ = unsafe { result::destroy_handle(self.handle) };
+    }
+}
+
+/// A device that plans are made for without one being there.
+#[derive(Debug)]
+pub struct DescribedDevice(Descriptor);
+
+impl DescribedDevice {
+    /// From the properties that cuDNN 9.8 and later writes of a device as JSON.
+    ///
+    /// # Errors
+    /// cuDNN's, with its version if that is too old for it.
+    pub fn from_json(properties: &str) -> Result<Self> {
+        use sys::{cudnnBackendAttributeName_t as Attribute, cudnnBackendDescriptorType_t as Kind};
+
+        let mut text = properties.as_bytes().to_vec();
+        text.push(0);
+        Descriptor::new(Kind::CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR)?
+            .with(Attribute::CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, &text)?
+            .finalised("take the device's properties")
+            .map(Self)
+    }
+
+    /// What cuDNN would run for the three convolutions of a layer on that device: forward, gradient of the input,
+    /// gradient of the weights.
+    ///
+    /// # Errors
+    /// cuDNN's; a pass for which no engine gives the same bits every time.
+    pub fn plans(&self, layer: &LayerShape, dtype: DType) -> Result<[PlanReport; 3]> {
+        let problem = Problem::new(&layer.shape()?, dtype);
+        let report = |direction| {
+            let plan = Plan::best(&Place::Described(&self.0), &problem, direction, Terms { tf32: true })?;
+            Ok::<_, candle_core::Error>(PlanReport { engine: plan.engine, workspace_bytes: plan.workspace })
+        };
+        Ok([report(Direction::Forward)?, report(Direction::InputGradient)?, report(Direction::WeightGradient)?])
+    }
+}
+
+/// Sizes of a convolution, without its tensors.
+#[derive(Debug, Clone, Copy)]
+pub struct LayerShape {
+    /// Images of a batch.
+    pub images: usize,
+    /// Height and width of the input.
+    pub input: [usize; 2],
+    /// Channels in and out.
+    pub channels: [usize; 2],
+    /// Height and width of the window.
+    pub kernel: [usize; 2],
+    /// Stride, padding, dilation, groups.
+    pub geometry: ConvGeometry,
+}
+
+impl LayerShape {
+    fn shape(&self) -> Result<ConvShape> {
+        let Self { images, input: [height, width], channels: [c_in, c_out], kernel: [kh, kw], geometry } = *self;
+        ConvShape::of_sizes("conv2d", [images, height, width, c_in], [c_out, c_in / geometry.groups.max(1), kh, kw], &geometry)
+    }
+}
+
+/// A plan that cuDNN made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlanReport {
+    /// Number of the engine among cuDNN's for the operation.
+    pub engine: i64,
+    /// Memory it works in, bytes.
+    pub workspace_bytes: usize,
+}

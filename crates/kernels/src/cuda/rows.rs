@@ -1,0 +1,83 @@
+use candle_core::DType;
+use candle_core::cuda_backend::cudarc::driver::LaunchConfig;
+
+use super::gpu::{blocks, suffix};
+
+/// How the kernels of batch normalisation cut `[rows, channels]`: a block is 256 threads, lanes side by side times rows,
+/// and a lane owns as many channels as one access of 16 bytes or two hold, where they divide evenly.
+///
+/// All of it follows from the shape, never from the device, so that sums have one order everywhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Rows {
+    pub(super) rows: usize,
+    pub(super) channels: usize,
+    /// Channels of a lane.
+    vector: usize,
+    pub(super) lanes_log2: u32,
+    /// Blocks side by side that cover the channels.
+    groups: usize,
+    pub(super) rows_per_split: usize,
+}
+
+/// Threads of a block.
+const THREADS: usize = 256;
+
+/// Blocks to aim for: four for each of the 132 multiprocessors of an H100 or H200.
+const BLOCKS: usize = 4 * 132;
+
+impl Rows {
+    pub(super) fn new(rows: usize, channels: usize) -> Self {
+        let vector = if channels.is_multiple_of(8) { 8 } else { 1 };
+        let columns = channels.div_ceil(vector).max(1);
+        let lanes_log2 = columns.next_power_of_two().trailing_zeros().min(5);
+        let groups = columns.div_ceil(1 << lanes_log2);
+        let block_rows = THREADS >> lanes_log2;
+        // Four rows a thread at least, or the block has nothing to do but add up.
+        let rows_per_split = rows.div_ceil((BLOCKS / groups).max(1)).next_multiple_of(4 * block_rows);
+        Self { rows, channels, vector, lanes_log2, groups, rows_per_split }
+    }
+
+    /// Parts that the rows are cut into, none of them empty.
+    pub(super) fn splits(&self) -> usize {
+        self.rows.div_ceil(self.rows_per_split).max(1)
+    }
+
+    /// A block for each part.
+    pub(super) fn split_launch(&self) -> LaunchConfig {
+        blocks([self.splits(), self.groups, 1], [THREADS as u32, 1])
+    }
+
+    /// Blocks that step through all rows.
+    pub(super) fn stepping_launch(&self) -> LaunchConfig {
+        let useful = self.rows.div_ceil(THREADS >> self.lanes_log2);
+        blocks([useful.min((2 * BLOCKS / self.groups).max(1)), self.groups, 1], [THREADS as u32, 1])
+    }
+
+    /// The kernels that merge parts: 32 channels a block, 32 threads each.
+    pub(super) fn merging_launch(&self) -> LaunchConfig {
+        blocks([self.channels.div_ceil(32), 1, 1], [32, 32])
+    }
+
+    /// Name of a kernel for these rows: `bn_moments_bf16_v8`.
+    pub(super) fn name(&self, stem: &str, dtype: DType) -> String {
+        format!("{stem}_{}_v{}", suffix(dtype), self.vector)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_and_channel_has_a_thread() {
+        for rows in [1, 2, 7, 100, 1024, 131_072] {
+            for channels in [1, 3, 8, 24, 100, 512, 2048] {
+                let cut = Rows::new(rows, channels);
+                let covered = cut.groups * (cut.vector << cut.lanes_log2);
+                assert!(covered >= channels && cut.vector << cut.lanes_log2 <= 256, "{cut:?}");
+                assert!(cut.splits() * cut.rows_per_split >= rows, "{cut:?}");
+                assert!((cut.splits() - 1) * cut.rows_per_split < rows, "an empty part: {cut:?}");
+            }
+        }
+    }
+}

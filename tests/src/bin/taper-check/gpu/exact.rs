@@ -1,0 +1,154 @@
+//! What is held to the CPU without a gradient: updates of parameters, and images from bytes.
+
+use anyhow::Result;
+use candle_core::{DType, Device, Tensor, Var};
+use taper_kernels::{
+    AdamWParam, AdamWRule, CropFlip, Momentum, SgdParam, adamw_steps, ema_steps, images_from_bytes, sgd_steps,
+    sum_of_all_squares,
+};
+
+use super::case::{error, home, values};
+use super::noise::Noise;
+use super::report::{Check, Report};
+
+/// Rounding of a few operations in f32, which the devices may contract differently.
+const TOLERANCE: f64 = 1e-6;
+
+/// Sizes of the parameters: of a norm, a bias, a linear layer, a convolution; more and fewer than a block takes.
+const SHAPES: [&[usize]; 5] = [&[1], &[50], &[37, 41], &[24, 16, 3, 3], &[130, 100]];
+
+/// Parameters with gradients and two states, on one device.
+struct Group {
+    params: Vec<Var>,
+    grads: Vec<Tensor>,
+    states: [Vec<Var>; 2],
+}
+
+impl Group {
+    /// Four tensors for each shape, from the same numbers on every device.
+    fn on(device: &Device, numbers: &[[Tensor; 4]]) -> Result<Self> {
+        let var = |at: usize| {
+            let of = |tensors: &[Tensor; 4]| Ok(Var::from_tensor(&tensors[at].to_device(device)?)?);
+            numbers.iter().map(of).collect::<Result<Vec<Var>>>()
+        };
+        let grads = numbers.iter().map(|tensors| Ok(tensors[1].to_device(device)?)).collect::<Result<_>>()?;
+        Ok(Self { params: var(0)?, grads, states: [var(2)?, var(3)?] })
+    }
+
+    fn sgd(&self, momentum: Momentum) -> Result<()> {
+        let tensors = self.params.iter().zip(&self.grads).zip(&self.states[0]);
+        let param = |((param, grad), buffer): ((&'_ Var, _), &'_ Var)| (param.as_tensor().clone(), grad, buffer.clone());
+        let owned: Vec<(Tensor, &Tensor, Var)> = tensors.map(param).collect();
+        let params: Vec<SgdParam<'_>> = owned
+            .iter()
+            .map(|(param, grad, buffer)| SgdParam { param, grad, momentum_buffer: buffer, lr: 0.1, weight_decay: 5e-4 })
+            .collect();
+        Ok(sgd_steps(&params, momentum)?)
+    }
+
+    fn adamw(&self, step: usize) -> Result<()> {
+        let tensors = self.params.iter().zip(&self.grads).zip(self.states[0].iter().zip(&self.states[1]));
+        let param = |((param, grad), (first, second))| AdamWParam {
+            param: Var::as_tensor(param),
+            grad,
+            first_moment: Var::as_tensor(first),
+            second_moment: Var::as_tensor(second),
+            lr: 0.01,
+            weight_decay: 0.05,
+        };
+        let params: Vec<AdamWParam<'_>> = tensors.map(param).collect();
+        Ok(adamw_steps(&params, AdamWRule { beta1: 0.9, beta2: 0.999, eps: 1e-8, step })?)
+    }
+
+    fn ema(&self) -> Result<()> {
+        let pairs: Vec<_> =
+            self.states[0].iter().zip(&self.params).map(|(average, param)| (average.as_tensor(), param.as_tensor())).collect();
+        Ok(ema_steps(&pairs, 0.99)?)
+    }
+
+    /// Parameters and states in turn.
+    fn all(&self) -> impl Iterator<Item = &Var> {
+        self.params.iter().chain(&self.states[0]).chain(&self.states[1])
+    }
+}
+
+/// Three steps of every rule on both devices.
+pub(super) fn updates(device: &Device, noise: &mut Noise, report: &mut Report) -> Result<()> {
+    type Rule = (&'static str, fn(&Group, usize) -> Result<()>);
+
+    let rules: [Rule; 5] = [
+        ("sgd", |group, _| group.sgd(Momentum::None)),
+        ("sgd with momentum", |group, _| group.sgd(Momentum::Heavy { momentum: 0.9 })),
+        ("sgd with Nesterov momentum", |group, _| group.sgd(Momentum::Nesterov { momentum: 0.9 })),
+        ("adamw", |group, step| group.adamw(step)),
+        ("ema", |group, _| group.ema()),
+    ];
+    for (name, rule) in rules {
+        let mut tensors = |shape: &&[usize]| {
+            // The second state is a mean of squares, so it is not below 0.
+            Ok([noise.tensor(shape)?, noise.tensor(shape)?, noise.tensor(shape)?, noise.positive(shape)?])
+        };
+        let numbers = SHAPES.iter().map(&mut tensors).collect::<Result<Vec<_>>>()?;
+        let (expected, found) = (Group::on(&Device::Cpu, &numbers)?, Group::on(device, &numbers)?);
+        for step in 1..=3 {
+            rule(&expected, step)?;
+            rule(&found, step)?;
+        }
+        let mut errors = Vec::new();
+        for (index, (found, expected)) in found.all().zip(expected.all()).enumerate() {
+            errors.push((format!("tensor {index}"), error(&home(found)?, expected)?, TOLERANCE));
+        }
+        report.add(Check::of(name.to_owned(), errors));
+    }
+    let own = SHAPES.iter().map(|shape| Ok(noise.tensor(shape)?)).collect::<Result<Vec<_>>>()?;
+    let there = own.iter().map(|tensor| Ok(tensor.to_device(device)?)).collect::<Result<Vec<_>>>()?;
+    let (expected, found) = (sum_of_all_squares(&own)?, sum_of_all_squares(&there)?);
+    report.add(Check::of("sum of squares".to_owned(), vec![("sum".to_owned(), (found / expected - 1.0).abs(), 1e-12)]));
+    Ok(())
+}
+
+/// Bytes cut, mirrored and normalised: the same bits as on the CPU.
+pub(super) fn images(device: &Device, noise: &mut Noise, report: &mut Report) -> Result<()> {
+    let [count, side] = [5, 12];
+    let bytes: Vec<u8> = (0..count * side * side * 3).map(|_| (noise.next() >> 56) as u8).collect();
+    let crops: Vec<CropFlip> = (0..count)
+        .map(|_| {
+            let [x, y, flip] = [9, 9, 2].map(|bound| (noise.next() % bound) as i32);
+            CropFlip { x: x - 4, y: y - 4, flip, unused: 0 }
+        })
+        .collect();
+    let (scale, offset) = ([0.017, 0.018, 0.019], [2.1, 2.0, 1.8]);
+    let tensor = Tensor::from_slice(&bytes, (count, side, side, 3), device)?;
+    for (name, crops) in [("images as they are", &[][..]), ("images cut and mirrored", &crops[..])] {
+        let found = home(&images_from_bytes(&tensor, crops, [side; 2], (scale, offset), DType::F32)?)?;
+        let expected = expected_images(&bytes, [count, side], crops, (scale, offset));
+        let differing = values(&found)?.iter().zip(&expected).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
+        report.add(Check::of(name.to_owned(), vec![("values that differ".to_owned(), differing as f64, 0.0)]));
+    }
+    Ok(())
+}
+
+fn expected_images(
+    bytes: &[u8],
+    [count, side]: [usize; 2],
+    crops: &[CropFlip],
+    (scale, offset): ([f32; 3], [f32; 3]),
+) -> Vec<f32> {
+    let mut images = Vec::with_capacity(bytes.len());
+    for image in 0..count {
+        let crop = crops.get(image).copied().unwrap_or_default();
+        for row in 0..side as i32 {
+            for column in 0..side as i32 {
+                let column = if crop.flip == 1 { side as i32 - 1 - column } else { column };
+                let (y, x) = (row + crop.y, column + crop.x);
+                let is_inside = (0..side as i32).contains(&y) && (0..side as i32).contains(&x);
+                for channel in 0..3 {
+                    let at = ((image * side + y.max(0) as usize) * side + x.max(0) as usize) * 3 + channel;
+                    let byte = if is_inside { bytes[at] } else { 0 };
+                    images.push(f32::from(byte) * scale[channel] - offset[channel]);
+                }
+            }
+        }
+    }
+    images
+}

@@ -1,0 +1,148 @@
+//! How many images a second are trained on, beside PyTorch where there is one.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use candle_core::{DType, Device};
+use serde_json::{Value, json};
+
+use super::report::Report;
+use crate::network::{Model, Workload};
+use crate::own;
+use crate::step::Step;
+use crate::timing::{Size, median};
+
+/// The networks and batches that are timed, in bf16.
+const WORKLOADS: [(Model, usize); 5] = [
+    (Model::BaseNet, 128),
+    (Model::BaseNet, 256),
+    (Model::BaseNet, 512),
+    (Model::ResNet18, 32),
+    (Model::ResNet50, 128),
+];
+
+/// PyTorch in eager mode, and compiled.
+const PEERS: [&str; 2] = ["eager", "compile"];
+
+/// Slices of time that both take in turn.
+const ROUNDS: usize = 5;
+
+pub(super) fn run(device: &Device, size: Size, python: Option<&Path>, report: &mut Report) -> Result<()> {
+    let scripts = python.map(|_| Scripts::unpack()).transpose()?;
+    for (model, batch) in WORKLOADS {
+        let workload = Workload::new(model, 1.0, batch, size)?;
+        let mut own = own::training_on(&workload, device, DType::BF16)?;
+        // Plans are made and kernels loaded in the first steps.
+        for _ in 0..size.at_most(3, 1) {
+            own()?;
+        }
+        let mut peers = Vec::new();
+        if let (Some(python), Some(scripts)) = (python, &scripts) {
+            for mode in PEERS {
+                peers.push((mode, Peer::start(python, scripts, &workload, mode)?));
+            }
+        }
+        report.add_step(interleaved(&workload, &mut own, &mut peers, size)?);
+    }
+    Ok(())
+}
+
+/// Ours and the peers in turn; the median of each, and of the ratios of neighbours.
+fn interleaved(workload: &Workload, own: &mut Step, peers: &mut [(&str, Peer)], size: Size) -> Result<Value> {
+    let slice = Duration::from_millis(size.at_most(3000, 1) as u64);
+    let (mut ours, mut theirs) = (Vec::new(), vec![Vec::new(); peers.len()]);
+    for _ in 0..size.at_most(ROUNDS, 1) {
+        ours.push(images_per_second(workload.batch, own, slice)?);
+        for ((_, peer), speeds) in peers.iter_mut().zip(&mut theirs) {
+            speeds.push(peer.images_per_second(slice)?);
+        }
+    }
+    let mut found = json!({
+        "model": workload.model.to_string(),
+        "batch": workload.batch,
+        "dtype": "bf16",
+        "images_per_second": median(&ours),
+        "slices": ours,
+    });
+    for ((mode, _), speeds) in peers.iter().zip(&theirs) {
+        let ratios: Vec<f64> = ours.iter().zip(speeds).map(|(own, peer)| own / peer).collect();
+        found[format!("torch_{mode}")] =
+            json!({"images_per_second": median(speeds), "slices": speeds, "ratio": median(&ratios)});
+    }
+    Ok(found)
+}
+
+fn images_per_second(batch: usize, step: &mut Step, slice: Duration) -> Result<f64> {
+    let (started, mut steps) = (Instant::now(), 0);
+    while steps == 0 || started.elapsed() < slice {
+        step()?;
+        steps += 1;
+    }
+    Ok((steps * batch) as f64 / started.elapsed().as_secs_f64())
+}
+
+/// The peer's files, unpacked: this program is carried alone.
+struct Scripts(tempfile::TempDir);
+
+impl Scripts {
+    fn unpack() -> Result<Self> {
+        let folder = tempfile::tempdir().context("no room for the peer's scripts")?;
+        let files = [
+            ("peer/torch_gpu_step.py", include_str!("../../../../../xtask/peer/torch_gpu_step.py")),
+            ("golden/_basenet.py", include_str!("../../../../../xtask/golden/_basenet.py")),
+        ];
+        for (name, text) in files {
+            let path = folder.path().join(name);
+            if let Some(parent) = path.parent() {
+                std::fs::create_dir_all(parent)?;
+            }
+            std::fs::write(path, text)?;
+        }
+        Ok(Self(folder))
+    }
+}
+
+/// A process with the network compiled and warm, which trains for a while when it is told to.
+struct Peer {
+    process: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Peer {
+    fn start(python: &Path, scripts: &Scripts, workload: &Workload, mode: &str) -> Result<Self> {
+        let mut command = Command::new(python);
+        command.arg(scripts.0.path().join("peer/torch_gpu_step.py"));
+        command.args(["--model", &workload.model.to_string(), "--batch", &workload.batch.to_string(), "--mode", mode]);
+        let started = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut process = started.with_context(|| format!("{} does not start", python.display()))?;
+        let (input, output) = (process.stdin.take().context("no input")?, process.stdout.take().context("no output")?);
+        let mut peer = Self { process, input, output: BufReader::new(output) };
+        let said = peer.line()?;
+        anyhow::ensure!(said == "ready", "PyTorch in mode {mode} did not start; it says {said:?}");
+        Ok(peer)
+    }
+
+    fn line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        self.output.read_line(&mut line)?;
+        Ok(line.trim().to_owned())
+    }
+
+    fn images_per_second(&mut self, slice: Duration) -> Result<f64> {
+        writeln!(self.input, "{}", slice.as_secs_f64())?;
+        let said = self.line()?;
+        said.parse().with_context(|| format!("PyTorch says {said:?} instead of a speed"))
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // It may have ended already; then there is nothing to end.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

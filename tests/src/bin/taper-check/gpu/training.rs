@@ -1,0 +1,40 @@
+//! A short training on the GPU beside the same on the CPU.
+
+use anyhow::Result;
+use candle_core::{DType, Device};
+
+use super::report::{Check, Report};
+use crate::network::{Model, Workload};
+use crate::own;
+use crate::timing::Size;
+
+/// Losses of the first steps from the same weights and images.
+fn losses(workload: &Workload, device: &Device, dtype: DType, steps: usize) -> Result<Vec<f32>> {
+    let mut step = own::training_on(workload, device, dtype)?;
+    (0..steps).map(|_| step()).collect()
+}
+
+/// The largest difference of two rows of losses, relative to the expected one.
+fn largest_difference(found: &[f32], expected: &[f32]) -> f64 {
+    let difference = |(found, expected): (&f32, &f32)| f64::from((found - expected).abs() / expected);
+    let largest = found.iter().zip(expected).map(difference).fold(0.0, f64::max);
+    if found.iter().all(|loss| loss.is_finite()) { largest } else { f64::INFINITY }
+}
+
+pub(super) fn compare(device: &Device, size: Size, report: &mut Report) -> Result<()> {
+    let steps = size.at_most(20, 3);
+    let workload = Workload::new(Model::BaseNet, 0.125, 64, size)?;
+    let expected = losses(&workload, &Device::Cpu, DType::F32, steps)?;
+    // Rounding errors grow from step to step, those of eight bits of mantissa soon to percents.
+    for (dtype, tolerance) in [(DType::F32, 1e-3), (DType::BF16, 0.05)] {
+        let found = losses(&workload, device, dtype, steps)?;
+        let again = losses(&workload, device, dtype, steps)?;
+        let differing = found.iter().zip(&again).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
+        let errors = vec![
+            ("losses".to_owned(), largest_difference(&found, &expected), tolerance),
+            ("losses that differ between two runs".to_owned(), differing as f64, 0.0),
+        ];
+        report.add(Check::of(format!("{steps} steps of BaseNet {}", dtype.as_str()), errors));
+    }
+    Ok(())
+}
