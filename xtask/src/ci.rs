@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
-use crate::{cargo, supply, target_folder, tidy};
+use crate::{cargo, cuda, supply, target_folder, tidy};
 
 /// One check. The order is that of running: what takes seconds comes before what takes minutes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -21,6 +21,8 @@ pub(crate) enum Step {
     Deny,
     /// clippy has no warning on any target
     Clippy,
+    /// the CUDA code has no warning and passes its tests on the simulated GPU
+    Cuda,
     /// rustdoc has no warning
     Docs,
     /// unit tests, integration tests and doc examples pass
@@ -34,6 +36,7 @@ impl fmt::Display for Step {
             Self::Tidy => "tidy",
             Self::Deny => "deny",
             Self::Clippy => "clippy",
+            Self::Cuda => "cuda",
             Self::Docs => "docs",
             Self::Test => "test",
         })
@@ -84,7 +87,7 @@ fn require_tool(root: &Path, step: Step) -> Result<()> {
     let (subcommand, component) = match step {
         Step::Fmt => ("fmt", "rustfmt"),
         Step::Clippy => ("clippy", "clippy"),
-        Step::Tidy | Step::Deny | Step::Docs | Step::Test => return Ok(()),
+        Step::Tidy | Step::Deny | Step::Cuda | Step::Docs | Step::Test => return Ok(()),
     };
     let found = cargo(root)
         .args([subcommand, "--version"])
@@ -109,6 +112,7 @@ fn run_step(root: &Path, step: Step, slow: &SlowTests) -> Result<bool> {
         Step::Tidy => return tidy::check(root),
         Step::Deny => return supply::check(root),
         Step::Clippy => command.args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+        Step::Cuda => return cuda::check(root),
         Step::Docs => command.args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"),
         Step::Test => command.args(["test", "--workspace", "--no-fail-fast"]).env(SlowTests::VARIABLE, &slow.list),
     };
@@ -168,7 +172,7 @@ mod tests {
     #[test]
     fn only_keeps_the_usual_order() {
         assert_eq!(selected(&[Step::Test, Step::Fmt]), [Step::Fmt, Step::Test]);
-        assert_eq!(selected(&[]).len(), 6);
+        assert_eq!(selected(&[]).len(), 7);
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! `cargo xtask`: the chores of this workspace, each one command.
 //!
 //! Owns the order and wording of the checks that every change must pass (`ci`), the rules the
-//! compiler does not hold (`tidy`), the files that other programs produce for our tests
-//! (`golden`), how fast we are beside our peers (`bench`), and the pipelines that reproduce the
-//! report (`ablation`, `transfer`, `repro`). Does not know any crate of the workspace: it builds in seconds and runs their
-//! binaries and tests as a person at a terminal would.
+//! compiler does not hold (`tidy`), the GPU that is simulated where there is none (`simulated-gpu`),
+//! the files that other programs produce for our tests (`golden`), how fast we are beside our peers
+//! (`bench`), and the pipelines that reproduce the report (`ablation`, `transfer`, `repro`). Does not
+//! know any crate of the workspace: it builds in seconds and runs their binaries and tests as a
+//! person at a terminal would.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "this is a program for the terminal, not a library")]
@@ -12,6 +13,7 @@
 mod ablation;
 mod bench;
 mod ci;
+mod cuda;
 mod golden;
 mod pipeline;
 mod python;
@@ -37,7 +39,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Runs every check that a change must pass: fmt, tidy, deny, clippy, docs, test
+    /// Runs every check that a change must pass: fmt, tidy, deny, clippy, cuda, docs, test
     Ci {
         /// Runs these steps alone, in their usual order
         #[arg(long, value_delimiter = ',', value_name = "STEP")]
@@ -54,6 +56,13 @@ enum Task {
         /// Runs these scripts alone (names without `.py`)
         #[arg(value_name = "SCRIPT")]
         scripts: Vec<String>,
+    },
+    /// Builds a simulated GPU, tests it, and runs cargo on it: clippy and the tests of the kernels with the feature
+    /// `cuda`, or what is given after `--`. Needs a C++ compiler, nothing of NVIDIA's
+    SimulatedGpu {
+        /// What cargo does instead, e.g. `test --package taper-models --features cuda`
+        #[arg(last = true, value_name = "CARGO ARGS")]
+        arguments: Vec<String>,
     },
     /// Trains every step of the report's ablation study; goes on where it was stopped
     Ablation(ablation::Settings),
@@ -89,6 +98,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Ci { only } => ci::run(root, &only),
         Task::Tidy => tidy::run(root),
         Task::Golden { python, scripts } => golden::run(root, python.as_deref(), &scripts).map(|()| ExitCode::SUCCESS),
+        Task::SimulatedGpu { arguments } => cuda::run(root, &arguments),
         Task::Ablation(settings) => ablation::run(root, &settings),
         Task::Transfer(settings) => transfer::run(root, &settings),
         Task::Repro(settings) => repro::run(root, &settings),

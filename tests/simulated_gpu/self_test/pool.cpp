@@ -142,7 +142,7 @@ template <typename T> void global_average(int images, int pixels, int channels) 
 
 template <typename T> void all_of(int channels) {
     const Pool pools[] = {pool_of(2, 8, 6, channels, 2, 2, 0, floor), pool_of(2, 9, 7, channels, 3, 2, 1, floor),
-                          pool_of(1, 9, 7, channels, 3, 2, 1, ceil), pool_of(2, 7, 8, channels, 3, 2, 0, ceil),
+                          pool_of(1, 9, 7, channels, 3, 2, 1, ceil), pool_of(2, 8, 10, channels, 3, 2, 0, ceil),
                           pool_of(1, 5, 6, channels, 3, 1, 1, floor), pool_of(1, 6, 6, channels, 2, 3, 1, ceil),
                           pool_of(1, 4, 4, channels, 1, 1, 0, floor)};
     for (const Pool &p : pools) {
