@@ -73,7 +73,7 @@ pub(super) fn libraries(root: &Path, folder: &Path) -> Result<()> {
 }
 
 /// The C++ compiler: `CXX`, else the first of the usual names that starts.
-fn compiler() -> Result<OsString> {
+pub(super) fn compiler() -> Result<OsString> {
     let named = std::env::var_os("CXX").filter(|name| !name.is_empty());
     let names = named.map_or_else(|| ["g++", "c++", "clang++"].map(OsString::from).to_vec(), |name| vec![name]);
     for name in &names {
