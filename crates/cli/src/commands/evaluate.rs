@@ -14,6 +14,7 @@ use crate::args::{EvaluateArgs, Tta};
 use crate::config::RunConfig;
 use crate::device;
 use crate::exit::{Ended, bad_input, usage};
+use crate::interrupt::Interrupt;
 use crate::prepare::{Threads, eval_loader, read_split, require_classes};
 use crate::same_data::{differences, require_same};
 use crate::trained::Trained;
@@ -40,7 +41,7 @@ struct ClassReport<'a> {
 
 /// Runs the command.
 pub(crate) fn run(args: &EvaluateArgs) -> Result<Ended> {
-    let device = device::parse(&args.device)?;
+    let (interrupt, device) = (Interrupt::watch()?, device::parse(&args.device)?);
     let mut trained = Trained::load(&args.weights, &device)?;
     let (data, split) = data_of(args, &mut trained)?;
     let indices = split.get(args.split);
@@ -62,9 +63,12 @@ pub(crate) fn run(args: &EvaluateArgs) -> Result<Ended> {
         Tta::Flip => &flip,
         Tta::FlipShift => &shift,
     };
-    let evaluation = evaluate(model, &trained.images(loader, &device), |image| {
+    interrupt.batches_begin();
+    let stop = || interrupt.seen().is_some();
+    let evaluation = evaluate(model, &trained.images(loader, &device), &stop, |image| {
         rows.push(row(&image, &data, &trained.card.classes));
     })?;
+    let Some(evaluation) = evaluation else { return Ok(interrupt.stopped_without_result()) };
     let mut throughput = Throughput::default();
     throughput.add(rows.len(), started.elapsed());
     rows.extend(evaluation.bad.iter().map(|bad| PredictionRow::unreadable(bad.name.clone(), bad.reason.clone())));
