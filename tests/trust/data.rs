@@ -240,3 +240,60 @@ fn predict_refuses_a_run_whose_classes_were_edited() {
     outcome.expect_code(3);
     assert!(outcome.stderr.contains("run/classes.json was changed"), "{}", outcome.stderr);
 }
+
+/// Writes the weights with another card.
+fn edit_card(from: &Path, to: &Path, change: impl Fn(&mut serde_json::Value)) {
+    let weights = taper_train::Weights::read(from).unwrap();
+    let mut card = serde_json::from_str(&weights.metadata["taper"]).unwrap();
+    change(&mut card);
+    let (text, format) = (card.to_string(), weights.metadata["format"].as_str());
+    let tensors = weights.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
+    taper_train::write_weights(to, tensors, &[("format", format), ("taper", text.as_str())].into()).unwrap();
+}
+
+#[test]
+fn predict_takes_classes_and_preprocessing_from_the_weights_and_refuses_those_that_do_not_fit() {
+    let folder = temp_folder().unwrap();
+    let root = folder.path();
+    trained(root);
+    let predict = |what: &str| run(command(&format!("predict {what} data/val --topk 3")).current_dir(root)).unwrap();
+    let of_run = predict("run");
+    // The weights alone say the same as the run that they lie in.
+    std::fs::copy(root.join("run/model.safetensors"), root.join("alone.safetensors")).unwrap();
+    assert_eq!(predict("alone.safetensors").expect_code(0).stdout, of_run.expect_code(0).stdout);
+    edit_card(&root.join("alone.safetensors"), &root.join("dark.safetensors"), |card| {
+        card["preprocessing"]["mean"] = serde_json::json!([0.9, 0.9, 0.9]);
+    });
+    assert_ne!(predict("dark.safetensors").expect_code(0).stdout, of_run.stdout, "another mean changes nothing");
+
+    type Change = fn(&mut serde_json::Value);
+    let cases: [(Change, &str, &str); 3] = [
+        (
+            |card| drop(card["classes"].as_array_mut().unwrap().pop()),
+            "it names 2 classes, and its head (",
+            "the classes of run/classes.json are not the model's: 3 there, 2 in the model",
+        ),
+        (
+            |card| card["classes"].as_array_mut().unwrap().push("dog".into()),
+            "it names 4 classes, and its head (",
+            "the classes of run/classes.json are not the model's: 3 there, 4 in the model",
+        ),
+        (
+            |card| card["preprocessing"]["mean"] = serde_json::json!([0.9, 0.9, 0.9]),
+            "",
+            "run/preprocess.json is not the preprocessing that run/model.safetensors was trained with",
+        ),
+    ];
+    for (change, of_file, of_run) in cases {
+        edit_card(&root.join("alone.safetensors"), &root.join("changed.safetensors"), change);
+        edit_card(&root.join("alone.safetensors"), &root.join("run/model.safetensors"), change);
+        if !of_file.is_empty() {
+            let outcome = predict("changed.safetensors");
+            outcome.expect_code(3);
+            assert!(outcome.stderr.contains(of_file) && outcome.stderr.contains("has 3 outputs"), "{}", outcome.stderr);
+        }
+        let outcome = predict("run");
+        outcome.expect_code(3);
+        assert!(outcome.stderr.contains(of_run), "no {of_run:?} in: {}", outcome.stderr);
+    }
+}
