@@ -139,7 +139,7 @@ pub(crate) struct TrainingFlags {
     /// cpu, cuda, cuda:N or auto
     #[arg(long)]
     pub(crate) device: Option<String>,
-    /// Type of activations: f32, or bf16 on a GPU
+    /// Type of activations: f32; on a GPU also bf16, or tf32: f32 with products of rounded factors
     #[arg(long)]
     pub(crate) dtype: Option<String>,
     /// When the loss or the gradients stop being numbers: stop, or rollback to the newest checkpoint and on with a tenth

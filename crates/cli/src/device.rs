@@ -42,6 +42,18 @@ fn first_gpu() -> Device {
     Device::Cpu
 }
 
+/// Memory that a GPU has free, bytes.
+#[cfg(feature = "cuda")]
+pub(crate) fn free_bytes(device: &Device) -> Result<Option<u64>> {
+    Ok(Some(taper_kernels::describe_gpu(device)?.memory.0 as u64))
+}
+
+/// Memory that a GPU has free; this build computes on none.
+#[cfg(not(feature = "cuda"))]
+pub(crate) fn free_bytes(_: &Device) -> Result<Option<u64>> {
+    Ok(None)
+}
+
 /// How the device is called in a run's provenance.
 pub(crate) fn name(device: &Device) -> &'static str {
     match device {
@@ -54,20 +66,22 @@ pub(crate) fn name(device: &Device) -> &'static str {
 /// Whether there is such a type of activations, on some device.
 pub(crate) fn check_dtype(name: &str) -> Result<DType> {
     match name {
-        "f32" => Ok(DType::F32),
+        "f32" | "tf32" => Ok(DType::F32),
         "bf16" => Ok(DType::BF16),
-        _ => Err(usage(format!("train.dtype = {name:?}: no such type; use f32, or bf16 on a GPU"))),
+        _ => Err(usage(format!("train.dtype = {name:?}: no such type; use f32, or bf16 or tf32 on a GPU"))),
     }
 }
 
-/// The type of activations, if the device computes in it.
+/// The type of activations, if the device computes in it; from here on, products of f32 round their factors if `name` is
+/// `tf32`.
 pub(crate) fn dtype(name: &str, device: &Device) -> Result<DType> {
-    match (check_dtype(name)?, device) {
-        (DType::BF16, Device::Cpu) => {
-            Err(usage("train.dtype = \"bf16\": the CPU computes in f32; use f32, or --device cuda"))
-        }
-        (dtype, _) => Ok(dtype),
+    let dtype = check_dtype(name)?;
+    if device.is_cpu() && name != "f32" {
+        return Err(usage(format!("train.dtype = {name:?}: the CPU computes in f32; use f32, or --device cuda")));
     }
+    #[cfg(feature = "cuda")]
+    taper_kernels::set_tf32(name == "tf32");
+    Ok(dtype)
 }
 
 /// The instructions that `auto` or a path's name means.

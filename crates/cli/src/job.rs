@@ -81,6 +81,15 @@ impl<'a> Job<'a> {
         Ok(job)
     }
 
+    pub(crate) fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Type of the activations.
+    pub(crate) fn dtype(&self) -> DType {
+        self.dtype
+    }
+
     /// Starts from these weights, with a new head.
     pub(crate) fn load(&mut self, base: &BaseWeights) -> Result<LoadReport> {
         self.origin = Some(base.origin.clone());

@@ -1,4 +1,4 @@
-//! What a run needs in memory, estimated before its first step and held against what there is.
+//! What a run needs in memory, the host's or the GPU's, estimated before its first step and held against what there is.
 
 use std::path::Path;
 
@@ -8,6 +8,7 @@ use taper_optim::OptimizerConfig;
 use taper_train::Source;
 
 use crate::config::MemoryLimit;
+use crate::device;
 use crate::exit::no_memory;
 use crate::job::Job;
 
@@ -15,6 +16,8 @@ const F32: u64 = 4;
 const MIB: u64 = 1 << 20;
 /// The program itself, its threads' stacks and buffers of the kernels, on two threads.
 const PROGRAM_BYTES: u64 = 30 * MIB;
+/// What convolutions work in on a GPU: cuDNN asks for 0 to 3 MB for most layers, for the first one of a ResNet for 26.
+const GPU_WORKSPACE_BYTES: u64 = 64 * MIB;
 /// Copies of the largest layer's weights that a step takes: in the order of the kernels (Winograd's 36 products stand for
 /// nine weights), and where its gradient is put together.
 const COPIES_AT_WORK: u64 = 4;
@@ -53,7 +56,13 @@ impl Need {
         let optimizer = trained * gradient_copies + state;
         // A frozen backbone goes forward only, and keeps nothing.
         let values = if job.caches_features() { cost.forward_values } else { cost.training_values };
-        let activations = batch_size.saturating_mul(values as u64 * F32);
+        let value_bytes = job.dtype().size_in_bytes() as u64;
+        let activations = batch_size.saturating_mul(values as u64 * value_bytes);
+        if !job.device().is_cpu() {
+            // Images and checkpoints are on the host. A step keeps the weights in the order of the convolutions.
+            let program = GPU_WORKSPACE_BYTES + cost.num_parameters as u64 * value_bytes;
+            return Ok(Self { weights: all, optimizer, activations, saving: 0, program, loader: 0 });
+        }
         Ok(Self {
             weights: all,
             optimizer,
@@ -114,7 +123,8 @@ fn loader_bytes(job: &Job<'_>, batch_size: u64) -> u64 {
 pub(crate) fn require_room(job: &Job<'_>) -> Result<()> {
     let room = match job.config.train.memory_limit.parse()? {
         MemoryLimit::Off => None,
-        MemoryLimit::Auto => room(),
+        MemoryLimit::Auto if job.device().is_cpu() => room(),
+        MemoryLimit::Auto => device::free_bytes(job.device())?,
         MemoryLimit::Bytes(bytes) => Some(bytes),
     };
     let Some(room) = room else { return Ok(()) };

@@ -1,6 +1,6 @@
 //! Opening a GPU, and saying plainly why it cannot be opened.
 
-use candle_core::cuda_backend::WrapErr;
+use candle_core::cuda_backend::{CudaDevice, WrapErr};
 use candle_core::cuda_backend::cudarc::cudnn::sys as dnn;
 use candle_core::cuda_backend::cudarc::driver::sys::{self, CUresult};
 use candle_core::cuda_backend::cudarc::driver::{CudaContext, DriverError, result};
@@ -89,12 +89,13 @@ const NEEDED_DNN: usize = 9_00_00;
 pub fn gpu_device(ordinal: usize) -> Result<Device> {
     let context = open(ordinal).map_err(|error| candle_core::Error::Wrapped(Box::new(error)))?;
     let refused = |error: DriverError| candle_core::Error::Wrapped(Box::new(refusal(ordinal, &error)));
-    // SAFETY: one stream does all the work, see below, so nothing needs the events that track slices between streams;
-    // and no slice has been made yet.
-    unsafe { context.disable_event_tracking() };
     keep_pool(&context).map_err(refused)?;
     // An explicit stream: the default is another one on every thread.
-    Device::new_cuda_with_stream(ordinal)
+    let device = CudaDevice::new_with_stream(ordinal)?;
+    // SAFETY: one stream does all the work of this device, so nothing needs the events that track slices between
+    // streams; and no slice has been made yet. candle has a context object of its own, so it has to be asked.
+    unsafe { device.disable_event_tracking() };
+    Ok(Device::Cuda(device))
 }
 
 /// What a GPU is, for reports.
