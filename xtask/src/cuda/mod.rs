@@ -86,12 +86,13 @@ impl SimulatedGpu {
 
     /// Calls cargo so that builds link to the stand-ins and programs load them.
     fn cargo(&self, root: &Path, arguments: &[impl AsRef<OsStr>]) -> Result<bool> {
+        let words: Vec<_> = arguments.iter().map(|argument| argument.as_ref().to_string_lossy()).collect();
+        println!("== on the simulated GPU: cargo {}", words.join(" "));
         let mut command = cargo(root);
         command.args(arguments).envs(self.environment());
         for variable in TOOLKITS {
             command.env_remove(variable);
         }
-        println!("{command:?}");
         Ok(command.status().context("cannot start cargo")?.success())
     }
 
