@@ -178,6 +178,56 @@ fn last_layers_are_trained_and_a_lost_start_is_made_again() {
     assert!(outcome.stderr.contains("own.safetensors: its SHA-256 is"), "{}", outcome.stderr);
 }
 
+/// All of the old images to learn from, under other names, new ones to keep, and a class more.
+fn write_more_photos(root: &Path) {
+    for index in 0..30 {
+        let class = ["ant", "bee", "wasp"][index % 3];
+        let to = root.join(format!("train/{class}/old-{index}.png"));
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        std::fs::copy(Inputs::get().path(&format!("photos/{class}/{index}.png")), to).unwrap();
+    }
+    for index in 100..112 {
+        write_photo(&root.join(format!("val/{}/{index}.png", ["ant", "bee", "wasp"][index % 3])), index);
+        write_photo(&root.join(format!("{}/fly/{index}.png", ["train", "val"][index % 2])), index);
+    }
+}
+
+#[test]
+fn other_classes_and_images_that_were_held_out_are_named_when_a_run_is_the_start() {
+    let (inputs, folder) = (Inputs::get(), temp_folder().unwrap());
+    let first = folder.path().join("first");
+    let head = ["--freeze", "backbone", "--epochs", "1"];
+    ok(&mut finetune(&inputs.path("base.safetensors"), &first, &head));
+    let held_out: Vec<String> = serde_json::from_value(json(first.join("split.json"))["val"].clone()).unwrap();
+    assert_eq!(held_out.len(), 6);
+    let begin = |data: &Path, output: &str| {
+        let mut command = taper().unwrap();
+        command.arg("finetune").arg(data).arg("--weights").arg(&first).args(head);
+        command.args(["--set", "model.input_size=32", "--batch-size", "8", "--output"]);
+        ok(command.arg(folder.path().join(output))).stderr
+    };
+
+    // The same data are split the same, and nothing is to be said.
+    let same = begin(&inputs.path("photos"), "same");
+    for words in ["the classes are not those of", "now trained on"] {
+        assert!(!same.contains(words), "{same}");
+    }
+
+    let more = folder.path().join("more");
+    write_more_photos(&more);
+    let stderr = begin(&more, "more-run");
+    let first_shown = first.display();
+    for words in [
+        format!(
+            "the classes are not those of {first_shown}, so the new head has others: 1 of 4 classes in the data alone"
+        ),
+        "(fly)".to_owned(),
+        format!("6 images that {first_shown} had kept for val or test are now trained on (the first: train/"),
+    ] {
+        assert!(stderr.contains(&words), "no {words:?} in: {stderr}");
+    }
+}
+
 /// What is wrong with the base weights, and words of the message.
 #[test]
 fn broken_weights_are_refused() {

@@ -15,6 +15,7 @@ mod bench;
 mod ci;
 mod cuda;
 mod golden;
+mod gpu_check;
 mod pipeline;
 mod python;
 mod repro;
@@ -57,6 +58,8 @@ enum Task {
         #[arg(value_name = "SCRIPT")]
         scripts: Vec<String>,
     },
+    /// Holds every op on the NVIDIA GPU in this machine against the CPU's, trains a little on both, and times steps
+    GpuCheck(gpu_check::Settings),
     /// Builds a simulated GPU, tests it, and runs cargo on it: clippy and the tests of the kernels with the feature
     /// `cuda`, or what is given after `--`. Needs a C++ compiler, nothing of NVIDIA's
     SimulatedGpu {
@@ -98,6 +101,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Ci { only } => ci::run(root, &only),
         Task::Tidy => tidy::run(root),
         Task::Golden { python, scripts } => golden::run(root, python.as_deref(), &scripts).map(|()| ExitCode::SUCCESS),
+        Task::GpuCheck(settings) => gpu_check::run(root, &settings),
         Task::SimulatedGpu { arguments } => cuda::run(root, &arguments),
         Task::Ablation(settings) => ablation::run(root, &settings),
         Task::Transfer(settings) => transfer::run(root, &settings),

@@ -15,7 +15,7 @@ use taper_train::TrainError;
 pub(crate) enum Ended {
     /// All is done.
     Done,
-    /// A signal stopped it, and a checkpoint is written.
+    /// A signal stopped it. A run has a checkpoint to go on from; other commands have written nothing.
     Stopped(crate::interrupt::Signal),
 }
 

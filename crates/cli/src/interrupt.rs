@@ -1,10 +1,13 @@
-//! SIGINT and SIGTERM. Before the first step they end the process at once, since nothing would be lost; from then on the
-//! first one asks for a checkpoint, and a second SIGINT ends the process at once.
+//! SIGINT and SIGTERM. Before the first batch they end the process at once, since nothing would be lost; from then on the
+//! first one asks for an end between two batches, which for training has a checkpoint, and a second SIGINT ends the
+//! process at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::exit::Ended;
 
 /// The signal that stopped a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,15 +46,21 @@ impl Interrupt {
             signal_hook::flag::register_conditional_shutdown(signal, i32::from(code.exit_code()), ends.clone())?;
             signal_hook::flag::register_usize(signal, seen.clone(), signal as usize)?;
         }
-        // After the shutdown above: the first SIGINT of the training finds it unarmed and arms it.
+        // After the shutdown above: the first SIGINT among the batches finds it unarmed and arms it.
         signal_hook::flag::register(SIGINT, int_ends.clone())?;
         Ok(Self { seen, int_ends, term_ends })
     }
 
-    /// From now on a signal asks for a checkpoint first.
-    pub(crate) fn training_begins(&self) {
+    /// From now on a signal asks for an end between two batches.
+    pub(crate) fn batches_begin(&self) {
         self.int_ends.store(false, Ordering::Relaxed);
         self.term_ends.store(false, Ordering::Relaxed);
+    }
+
+    /// What a command without checkpoints ends with when a signal has stopped it.
+    pub(crate) fn stopped_without_result(&self) -> Ended {
+        tracing::warn!("stopped by a signal; nothing was written");
+        Ended::Stopped(self.seen().unwrap_or(Signal::Terminate))
     }
 
     /// The last signal that came.

@@ -234,7 +234,7 @@ impl<'a> Job<'a> {
             }
             None => fit.rewind_records()?,
         }
-        interrupt.training_begins();
+        interrupt.batches_begin();
         let outcome = fit.run();
         let (best, step) = (fit.progress.best, fit.progress.step);
         sink.finish();

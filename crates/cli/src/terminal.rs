@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use taper_metrics::{EpochRecord, RecordSink, SinkError, StepRecord};
+use taper_metrics::{EpochRecord, Kept, RecordSink, SinkError, StepRecord};
 use taper_report::{EventSink, JsonlSink, LossScale, epoch_line};
 use tracing_subscriber::EnvFilter;
 
@@ -166,9 +166,9 @@ impl RecordSink for TerminalSink {
         self.files.flush()
     }
 
-    fn rewind(&mut self, step: u64) -> Result<(), SinkError> {
-        self.started_at_step = step;
-        self.files.rewind(step)
+    fn rewind(&mut self, kept: Kept) -> Result<(), SinkError> {
+        self.started_at_step = kept.steps;
+        self.files.rewind(kept)
     }
 }
 

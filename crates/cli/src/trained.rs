@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarMap;
-use taper_data::Loader;
-use taper_hub::weights::{Documents, Head, Naming, Origin, Pretrained, WeightsFile, load};
+use taper_data::{Loader, Preprocess};
+use taper_hub::weights::{Documents, Head, Naming, Origin, Pretrained, Reshaped, WeightsError, WeightsFile, load};
 use taper_models::{Network, seeded};
 use taper_train::{ImageInput, Images};
 
@@ -43,10 +43,12 @@ impl Trained {
             require_unedited(path)?;
             let classes: Vec<String> = read_json(&path.join("classes.json"))?;
             require_classes(&card.classes, &classes, &path.join("classes.json").display().to_string())?;
+            require_preprocessing(&card, &path.join("preprocess.json"), &file)?;
         }
         let vars = VarMap::new();
         let model = card.architecture.build(card.classes.len(), seeded(&vars, 0, device))?;
-        load(&tensors, &vars, Head::Loaded, &file)?;
+        let loaded = load(&tensors, &vars, Head::Loaded, &file);
+        loaded.map_err(|error| of_outputs(error, card.classes.len(), &file))?;
         Ok(Self { model, vars, card, class_names, run: path.is_dir().then(|| path.to_owned()) })
     }
 
@@ -62,6 +64,44 @@ impl Trained {
             tracing::warn!("the weights do not name their classes; those of the data are taken in their order");
             self.card.classes = names.to_vec();
         }
+    }
+}
+
+/// The weights of a run must be prepared for as the run says.
+fn require_preprocessing(card: &ModelCard, path: &Path, file: &Path) -> Result<()> {
+    let written: Preprocess = read_json(path)?;
+    if written == card.preprocessing {
+        return Ok(());
+    }
+    Err(bad_input(format!(
+        "{} is not the preprocessing that {} was trained with: one of them was changed or is another run's; put it back",
+        path.display(),
+        file.display()
+    )))
+}
+
+/// Says it where nothing but the number of the head's outputs is not that of the classes: answers would have wrong names.
+fn of_outputs(error: WeightsError, num_classes: usize, file: &Path) -> anyhow::Error {
+    let WeightsError::Misfit { report, .. } = &error else { return error.into() };
+    let is_of_outputs = |tensor: &Reshaped| match (&tensor.in_file[..], &tensor.in_model[..]) {
+        ([_, inputs @ ..], [wanted, same @ ..]) => *wanted == num_classes && inputs == same,
+        _ => false,
+    };
+    match &report.reshaped[..] {
+        [head, ..]
+            if report.missing.is_empty()
+                && report.unexpected.is_empty()
+                && report.reshaped.iter().all(is_of_outputs) =>
+        {
+            bad_input(format!(
+                "{}: it names {num_classes} classes, and its head ({}) has {} outputs; the list of classes was changed, \
+                 take the file that training wrote",
+                file.display(),
+                head.name,
+                head.in_file[0]
+            ))
+        }
+        _ => error.into(),
     }
 }
 

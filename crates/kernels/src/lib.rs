@@ -5,7 +5,8 @@
 //! **Does not know** models, training loops, data or files.
 //!
 //! Activations are channels-last, `[n, h, w, c]`; weights are `[c_out, c_in / groups, kh, kw]`.
-//! Ops take f32 on the CPU; anything else is refused by name. Every sum has an order that follows
+//! Ops take f32 on the CPU, and with the feature `cuda` f32 or bf16 activations on an NVIDIA GPU; anything else is refused
+//! by name. Every sum has an order that follows
 //! from the shapes alone, so results are the same bits for any number of threads. Gradients come back
 //! without history, and those that nobody asks for are not computed. [`Tensor::backward`](candle_core::Tensor::backward)
 //! works on every op; [`backward`] does the same for less time and memory.
@@ -32,8 +33,14 @@
 //! ```
 //!
 //! The convolutions use the tile unit (AMX), AVX-512 or AVX2 where the processor has them, see [`CpuPath`]; nothing needs
-//! to be switched on when building. [`reference`](mod@reference) holds the plain f64 versions that tests compare with. There are no
-//! features yet. Read `taper-models` next: it builds networks from these ops.
+//! to be switched on when building. [`reference`](mod@reference) holds the plain f64 versions that tests compare with.
+//!
+//! The feature `cuda` gives every op a path on NVIDIA GPUs: convolutions by cuDNN, own kernels (`cuda/*.cu`) for what
+//! surrounds them. `gpu_device` opens one; tensors made there run there, and nothing waits for it but a number that goes
+//! to the host. Parameters, statistics and gradients of parameters are f32 whatever the activations are. On one device
+//! and build the same inputs give the same bits. It needs nvcc to build, the driver and cuDNN 9 to run.
+//!
+//! Read `taper-models` next: it builds networks from these ops.
 
 // The matrix products and vector loops need raw pointers; each block says why it is sound.
 #![allow(unsafe_code)]

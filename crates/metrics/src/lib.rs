@@ -31,5 +31,5 @@ mod tally;
 pub use calibration::{Calibration, CalibrationBin};
 pub use confusion::Confusion;
 pub use meter::Throughput;
-pub use record::{EpochRecord, RecordSink, SinkError, StepRecord};
+pub use record::{EpochRecord, Kept, RecordSink, SinkError, StepRecord};
 pub use tally::{Tally, argmax, rank, softmax};

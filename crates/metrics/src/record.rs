@@ -50,6 +50,16 @@ pub struct EpochRecord {
     pub elapsed_seconds: f64,
 }
 
+/// The part of a run whose records stay when it is resumed. All steps of an epoch may be done and its record not made,
+/// since the evaluation lies between them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// Optimizer steps: records of later ones go.
+    pub steps: u64,
+    /// Epochs with their evaluation: records of the others go.
+    pub epochs: usize,
+}
+
 /// Why a sink could not take a record; the sink's own error.
 pub type SinkError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -73,11 +83,11 @@ pub trait RecordSink {
     /// Whatever keeps the records from being stored; the run stops.
     fn flush(&mut self) -> Result<(), SinkError>;
 
-    /// Forgets every record after `step` optimizer steps; called once when a run is resumed from there.
+    /// Forgets every record that was made after `kept`; called once when a run is resumed from there.
     ///
     /// # Errors
     /// Records that cannot be read back.
-    fn rewind(&mut self, step: u64) -> Result<(), SinkError>;
+    fn rewind(&mut self, kept: Kept) -> Result<(), SinkError>;
 }
 
 /// Keeps nothing.
@@ -94,7 +104,7 @@ impl RecordSink for () {
         Ok(())
     }
 
-    fn rewind(&mut self, _: u64) -> Result<(), SinkError> {
+    fn rewind(&mut self, _: Kept) -> Result<(), SinkError> {
         Ok(())
     }
 }
@@ -116,8 +126,8 @@ impl<A: RecordSink, B: RecordSink> RecordSink for (A, B) {
         self.1.flush()
     }
 
-    fn rewind(&mut self, step: u64) -> Result<(), SinkError> {
-        self.0.rewind(step)?;
-        self.1.rewind(step)
+    fn rewind(&mut self, kept: Kept) -> Result<(), SinkError> {
+        self.0.rewind(kept)?;
+        self.1.rewind(kept)
     }
 }

@@ -10,12 +10,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crc::{CRC_32_ISCSI, Crc};
 use prost::Message;
-use taper_metrics::{EpochRecord, RecordSink, SinkError, StepRecord};
+use taper_metrics::{EpochRecord, Kept, RecordSink, SinkError, StepRecord};
 
 use crate::{Picture, ReportError};
 
 /// One file for the whole of a run, however often it is resumed.
 const FILE: &str = "events.out.tfevents.0000000000.taper";
+
+/// The tag by which an epoch's record is told from a step's.
+const EPOCH_OF_EPOCHS: &str = "epochs/epoch";
 
 /// Appends records to a TensorBoard event file in a run directory: every number of `epochs.jsonl` as a scalar under
 /// `epochs/`, those of `steps.jsonl` under `steps/`.
@@ -116,6 +119,21 @@ struct Dim {
     size: i64,
 }
 
+impl Event {
+    /// Whether a run that is resumed there has made it.
+    fn is_within(&self, kept: Kept) -> bool {
+        let epoch = match &self.what {
+            Some(What::Summary(summary)) => summary.value.iter().find(|value| value.tag == EPOCH_OF_EPOCHS),
+            _ => None,
+        };
+        match epoch.map(|value| &value.datum) {
+            // Exact for the first 2^24 epochs.
+            Some(Some(Datum::SimpleValue(epoch))) => f64::from(*epoch) < kept.epochs as f64,
+            _ => self.step <= i64::try_from(kept.steps).unwrap_or(i64::MAX),
+        }
+    }
+}
+
 impl EventSink {
     /// Opens (or creates) the event file of a run directory.
     ///
@@ -166,7 +184,7 @@ impl EventSink {
     /// # Errors
     /// A file that cannot be read.
     pub fn is_new(&mut self) -> Result<bool, ReportError> {
-        Ok(self.bytes_through(None)? == self.len()?)
+        Ok(self.bytes_while(|_| false)? == self.len()?)
     }
 
     fn scalars(&mut self, step: u64, folder: &str, record: &impl serde::Serialize) -> Result<(), ReportError> {
@@ -194,8 +212,8 @@ impl EventSink {
         metadata.map(|metadata| metadata.len()).map_err(|source| self.io("look at", source))
     }
 
-    /// Where the last event of `step` or earlier ends, or the file's version if there is no step.
-    fn bytes_through(&mut self, step: Option<u64>) -> Result<u64, ReportError> {
+    /// Where the first event that is not kept begins. The file's version is always kept.
+    fn bytes_while(&mut self, is_kept: impl Fn(&Event) -> bool) -> Result<u64, ReportError> {
         let mut bytes = Vec::new();
         let read = self.file.seek(SeekFrom::Start(0)).and_then(|_| self.file.read_to_end(&mut bytes));
         read.map_err(|source| self.io("read", source))?;
@@ -203,12 +221,7 @@ impl EventSink {
         while let Some(data) = record_at(&bytes[keep..]) {
             let wrong = || ReportError::Events { path: self.path.clone(), offset: keep as u64 };
             let event = Event::decode(data).map_err(|_| wrong())?;
-            let is_kept = match (&event.what, step) {
-                (Some(What::FileVersion(_)), _) => true,
-                (_, Some(step)) => event.step <= i64::try_from(step).unwrap_or(i64::MAX),
-                (_, None) => false,
-            };
-            if !is_kept {
+            if !matches!(event.what, Some(What::FileVersion(_))) && !is_kept(&event) {
                 break;
             }
             keep += data.len() + 16;
@@ -240,8 +253,8 @@ impl RecordSink for EventSink {
     }
 
     /// Texts and pictures of the run's start have step 0 and stay.
-    fn rewind(&mut self, step: u64) -> Result<(), SinkError> {
-        let keep = self.bytes_through(Some(step))?;
+    fn rewind(&mut self, kept: Kept) -> Result<(), SinkError> {
+        let keep = self.bytes_while(|event| event.is_within(kept))?;
         let cut = self.file.set_len(keep).and_then(|()| self.file.sync_all());
         Ok(cut.map_err(|source| self.io("shorten", source))?)
     }
@@ -281,6 +294,21 @@ mod tests {
         }
     }
 
+    fn epoch_record(epoch: usize, step: u64) -> EpochRecord {
+        EpochRecord {
+            epoch,
+            step,
+            lr: 0.1,
+            train_loss: 1.5,
+            train_top1: 0.25,
+            val_loss: 1.5,
+            val_top1: 0.25,
+            val_top5: 0.5,
+            images_per_second: 10.0,
+            elapsed_seconds: 1.0,
+        }
+    }
+
     /// Step and tags of all events that hold a summary.
     fn events(folder: &Path) -> Vec<(i64, Vec<String>)> {
         let bytes = std::fs::read(folder.join(FILE)).unwrap();
@@ -309,17 +337,18 @@ mod tests {
         assert!(sink.is_new().unwrap());
         sink.text(0, "config", "a = 1").unwrap();
         assert!(!sink.is_new().unwrap());
-        for step in [10, 20, 30] {
+        for (epoch, step) in [(0, 10), (1, 20), (2, 30)] {
             sink.step(&record(step)).unwrap();
+            sink.epoch(&epoch_record(epoch, step)).unwrap();
         }
         drop(sink);
         let mut sink = EventSink::open(folder.path()).unwrap();
         sink.file.write_all(&[24, 0, 0]).unwrap();
-        sink.rewind(20).unwrap();
+        sink.rewind(Kept { steps: 20, epochs: 1 }).unwrap();
         sink.step(&record(30)).unwrap();
         sink.flush().unwrap();
         let found = events(folder.path());
-        assert_eq!(found.iter().map(|(step, _)| *step).collect::<Vec<_>>(), [0, 10, 20, 30]);
+        assert_eq!(found.iter().map(|(step, _)| *step).collect::<Vec<_>>(), [0, 10, 10, 20, 30]);
         assert_eq!(found[0].1, ["config/text_summary"]);
         assert!(found[1].1.contains(&"steps/grad_norm".to_owned()) && found[1].1.len() == 8, "{:?}", found[1].1);
     }
@@ -328,7 +357,8 @@ mod tests {
     fn a_foreign_file_is_named_and_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join(FILE), "hello").unwrap();
-        let error = EventSink::open(folder.path()).unwrap().rewind(1).unwrap_err().to_string();
+        let error =
+            EventSink::open(folder.path()).unwrap().rewind(Kept { steps: 1, epochs: 0 }).unwrap_err().to_string();
         assert!(error.contains(FILE), "{error}");
         assert_eq!(std::fs::read(folder.path().join(FILE)).unwrap(), b"hello");
     }

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use taper_metrics::{EpochRecord, RecordSink, SinkError, StepRecord};
+use taper_metrics::{EpochRecord, Kept, RecordSink, SinkError, StepRecord};
 
 use crate::ReportError;
 
@@ -54,9 +54,9 @@ impl RecordSink for JsonlSink {
         Ok(self.epochs.sync()?)
     }
 
-    fn rewind(&mut self, step: u64) -> Result<(), SinkError> {
-        self.steps.keep_through(step)?;
-        Ok(self.epochs.keep_through(step)?)
+    fn rewind(&mut self, kept: Kept) -> Result<(), SinkError> {
+        self.steps.keep_while(|position| position.step <= kept.steps)?;
+        Ok(self.epochs.keep_while(|position| position.epoch < kept.epochs)?)
     }
 }
 
@@ -96,9 +96,10 @@ struct LogFile {
     file: File,
 }
 
-/// The one field that both records share and that orders them.
+/// The fields that both records share and that order them.
 #[derive(Deserialize)]
 struct Position {
+    epoch: usize,
     step: u64,
 }
 
@@ -121,14 +122,14 @@ impl LogFile {
         synced.map_err(|source| self.io("sync", source))
     }
 
-    /// Cuts the file behind the last record of `step` or earlier: records are in order of their steps.
-    fn keep_through(&mut self, step: u64) -> Result<(), ReportError> {
-        let keep = self.bytes_through(step)?;
+    /// Cuts the file before the first record that is not kept: records are in the order of the run.
+    fn keep_while(&mut self, is_kept: impl Fn(&Position) -> bool) -> Result<(), ReportError> {
+        let keep = self.bytes_while(is_kept)?;
         let cut = self.file.set_len(keep).and_then(|()| self.file.sync_all());
         cut.map_err(|source| self.io("shorten", source))
     }
 
-    fn bytes_through(&mut self, step: u64) -> Result<u64, ReportError> {
+    fn bytes_while(&mut self, is_kept: impl Fn(&Position) -> bool) -> Result<u64, ReportError> {
         let sought = self.file.seek(SeekFrom::Start(0));
         sought.map_err(|source| self.io("read", source))?;
         let mut reader = BufReader::new(&self.file);
@@ -147,7 +148,7 @@ impl LogFile {
                 line,
                 source,
             })?;
-            if position.step > step {
+            if !is_kept(&position) {
                 break;
             }
             keep += num_bytes as u64;
@@ -177,6 +178,25 @@ mod tests {
         }
     }
 
+    fn epoch_record(epoch: usize, step: u64) -> EpochRecord {
+        EpochRecord {
+            epoch,
+            step,
+            lr: 0.1,
+            train_loss: 1.5,
+            train_top1: 0.25,
+            val_loss: 1.5,
+            val_top1: 0.25,
+            val_top5: 0.5,
+            images_per_second: 10.0,
+            elapsed_seconds: 1.0,
+        }
+    }
+
+    fn through(steps: u64) -> Kept {
+        Kept { steps, epochs: 0 }
+    }
+
     fn steps_in(dir: &Path) -> Vec<u64> {
         let text = std::fs::read_to_string(dir.join("steps.jsonl")).unwrap();
         text.lines().map(|line| serde_json::from_str::<StepRecord>(line).unwrap().step).collect()
@@ -189,10 +209,26 @@ mod tests {
         for step in [10, 20, 30] {
             sink.step(&record(step)).unwrap();
         }
-        sink.rewind(20).unwrap();
+        sink.rewind(through(20)).unwrap();
         sink.step(&record(30)).unwrap();
         sink.flush().unwrap();
         assert_eq!(steps_in(dir.path()), [10, 20, 30]);
+    }
+
+    #[test]
+    fn an_epoch_whose_steps_are_done_is_forgotten_until_it_is_evaluated() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut sink = JsonlSink::open(dir.path()).unwrap();
+        for (epoch, step) in [(0, 10), (1, 20)] {
+            sink.step(&record(step)).unwrap();
+            sink.epoch(&epoch_record(epoch, step)).unwrap();
+        }
+        for (epochs, expected) in [(2, &[0, 1][..]), (1, &[0])] {
+            sink.rewind(Kept { steps: 20, epochs }).unwrap();
+            let kept: Vec<usize> = read_epochs(dir.path()).unwrap().iter().map(|record| record.epoch).collect();
+            assert_eq!(kept, expected);
+            assert_eq!(steps_in(dir.path()), [10, 20]);
+        }
     }
 
     #[test]
@@ -206,7 +242,7 @@ mod tests {
             .unwrap()
             .write_all(b"{\"epoch\":0,\"st")
             .unwrap();
-        sink.rewind(99).unwrap();
+        sink.rewind(through(99)).unwrap();
         assert_eq!(steps_in(dir.path()), [10]);
     }
 
@@ -223,7 +259,7 @@ mod tests {
             for tail in [&b""[..], &[0; 40], &[0, 0, b'\n', 0]] {
                 std::fs::write(&path, [&whole[..cut], tail].concat()).unwrap();
                 let mut sink = JsonlSink::open(dir.path()).unwrap();
-                sink.rewind(20).unwrap();
+                sink.rewind(through(20)).unwrap();
                 let kept = steps_in(dir.path());
                 for step in [10, 20, 30].into_iter().filter(|step| !kept.contains(step)) {
                     sink.step(&record(step)).unwrap();
@@ -252,7 +288,7 @@ mod tests {
     fn foreign_line_is_named() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("steps.jsonl"), "hello\n").unwrap();
-        let error = JsonlSink::open(dir.path()).unwrap().rewind(1).unwrap_err().to_string();
+        let error = JsonlSink::open(dir.path()).unwrap().rewind(through(1)).unwrap_err().to_string();
         assert!(error.contains("steps.jsonl, line 1"), "{error}");
     }
 }

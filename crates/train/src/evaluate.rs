@@ -29,18 +29,23 @@ pub struct EvaluatedImage<'a> {
     pub logits: &'a [f32],
 }
 
-/// Runs the model in evaluation mode over all batches of `source`, in order, and shows each image to `visit`.
+/// Runs the model in evaluation mode over all batches of `source`, in order, and shows each image to `visit`. `stop` is
+/// asked before each batch; nothing is returned once it has said `true`.
 ///
 /// # Errors
 /// An image that cannot be read where its loader is told to fail on it; inputs that the model does not take.
 pub fn evaluate(
     model: &dyn ModuleT,
     source: &dyn Source,
+    stop: &dyn Fn() -> bool,
     mut visit: impl FnMut(EvaluatedImage<'_>),
-) -> Result<Evaluation, TrainError> {
+) -> Result<Option<Evaluation>, TrainError> {
     let confusion = Confusion::new(source.num_classes());
     let mut found = Evaluation { tally: Tally::default(), confusion, bad: Vec::new() };
     for batch in source.epoch_from(Order::Sequential, 0) {
+        if stop() {
+            return Ok(None);
+        }
         let batch = batch?;
         found.bad.extend_from_slice(&batch.bad);
         if batch.labels.is_empty() {
@@ -53,7 +58,7 @@ pub fn evaluate(
             visit(EvaluatedImage { index: *index, label: *label, logits });
         }
     }
-    Ok(found)
+    Ok(Some(found))
 }
 
 /// Cross-entropy of one image.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use candle_core::Tensor;
 use candle_nn::{ModuleT, VarMap};
 use taper_data::Order;
-use taper_metrics::{EpochRecord, RecordSink, StepRecord, Tally, Throughput};
+use taper_metrics::{EpochRecord, Kept, RecordSink, StepRecord, Tally, Throughput};
 use taper_optim::{Ema, Gradients, Optimizer, Schedule};
 
 use crate::checkpoint::remove_old;
@@ -43,7 +43,7 @@ pub struct Fit<'a> {
     pub folder: &'a RunFolder,
     /// Where records go.
     pub sink: &'a mut dyn RecordSink,
-    /// Asked after each step; `true` ends the run with a checkpoint.
+    /// Asked after each step and before each batch of an evaluation; `true` ends the run with a checkpoint.
     pub stop: &'a dyn Fn() -> bool,
     /// Where the run stands; the default at its start, a checkpoint's after [`Fit::restore`].
     pub progress: Progress,
@@ -61,11 +61,11 @@ pub enum Outcome {
 /// What a rollback multiplies the learning rate with.
 const ROLLBACK_LR_FACTOR: f64 = 0.1;
 
-/// Why an epoch's training ended.
+/// Why an epoch, or its training, ended.
 enum EpochEnd {
-    /// Its batches or the run's steps are used up.
-    Trained,
-    /// `stop` asked for it in the middle.
+    /// All of it is done.
+    Done,
+    /// `stop` asked for it; a checkpoint is written.
     Stopped,
 }
 
@@ -109,7 +109,8 @@ impl Fit<'_> {
         if let Some(ema) = &mut self.ema {
             ema.restore(&part("ema."), self.progress.step)?;
         }
-        self.sink.rewind(self.progress.step).map_err(TrainError::Sink)
+        let kept = Kept { steps: self.progress.step, epochs: self.progress.epoch };
+        self.sink.rewind(kept).map_err(TrainError::Sink)
     }
 
     /// Forgets all records: a run that was interrupted before its first checkpoint starts again.
@@ -117,7 +118,7 @@ impl Fit<'_> {
     /// # Errors
     /// Record files that cannot be shortened.
     pub fn rewind_records(&mut self) -> Result<(), TrainError> {
-        self.sink.rewind(0).map_err(TrainError::Sink)
+        self.sink.rewind(Kept::default()).map_err(TrainError::Sink)
     }
 
     /// Trains until the epochs or steps are done, patience runs out, or `stop` says so.
@@ -133,7 +134,7 @@ impl Fit<'_> {
         }
         while !self.progress.is_complete {
             match self.run_epoch(num_steps, &mut clock) {
-                Ok(EpochEnd::Trained) => {}
+                Ok(EpochEnd::Done) => {}
                 Ok(EpochEnd::Stopped) => return Ok(Outcome::Stopped),
                 Err(TrainError::Diverged { found, .. }) => self.roll_back(found)?,
                 Err(error) => return Err(error),
@@ -150,9 +151,11 @@ impl Fit<'_> {
         if let EpochEnd::Stopped = self.train_epoch(num_steps, clock)? {
             return Ok(EpochEnd::Stopped);
         }
-        self.finish_epoch(num_steps, clock)?;
+        if let EpochEnd::Stopped = self.finish_epoch(num_steps, clock)? {
+            return Ok(EpochEnd::Stopped);
+        }
         let stopped = (self.stop)() && !self.progress.is_complete;
-        Ok(if stopped { EpochEnd::Stopped } else { EpochEnd::Trained })
+        Ok(if stopped { EpochEnd::Stopped } else { EpochEnd::Done })
     }
 
     /// Writes down how the run diverged; goes back to the newest checkpoint if it may.
@@ -211,7 +214,7 @@ impl Fit<'_> {
                 }
             }
         }
-        Ok(EpochEnd::Trained)
+        Ok(EpochEnd::Done)
     }
 
     /// Forward, loss, backward, clip, step, on the next batches.
@@ -331,10 +334,15 @@ impl Fit<'_> {
     }
 
     /// Evaluation, record, best weights, checkpoint.
-    fn finish_epoch(&mut self, num_steps: u64, clock: &mut Clock) -> Result<(), TrainError> {
+    fn finish_epoch(&mut self, num_steps: u64, clock: &mut Clock) -> Result<EpochEnd, TrainError> {
         self.require_finite(not_finite_in(self.vars)?)?;
         self.swap_ema()?;
-        let evaluation = evaluate(self.model, self.val, |_| ())?;
+        let Some(evaluation) = evaluate(self.model, self.val, self.stop, |_| ())? else {
+            // An evaluation changes nothing, so all of it is done again when the run goes on.
+            self.swap_ema()?;
+            self.checkpoint(Occasion::Unplanned, clock)?;
+            return Ok(EpochEnd::Stopped);
+        };
         if self.progress.note_evaluation(evaluation.tally.top1()) == Standing::Best {
             self.require_finite(not_finite_in(self.vars)?)?;
             self.folder.write_weights("model.safetensors", self.vars)?;
@@ -346,7 +354,8 @@ impl Fit<'_> {
         let impatient = self.config.patience.is_some_and(|patience| self.progress.epochs_without_best >= patience);
         self.progress.is_complete = impatient || self.progress.step >= num_steps;
         self.progress.next_epoch();
-        self.checkpoint(Occasion::Planned, clock)
+        self.checkpoint(Occasion::Planned, clock)?;
+        Ok(EpochEnd::Done)
     }
 
     /// Averaged weights in, trained ones out; and back with the second call.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::{Linear, Module, ModuleT, VarBuilder, VarMap};
 use taper_data::{ArrayDataset, ChannelStats, Compose, LastBatch, Loader, OnBad};
-use taper_metrics::{EpochRecord, RecordSink, SinkError, StepRecord};
+use taper_metrics::{EpochRecord, Kept, RecordSink, SinkError, StepRecord};
 use taper_optim::{Ema, GroupRules, Optimizer, OptimizerConfig, ParameterSet, Schedule, ScheduleConfig, SgdConfig};
 use taper_train::{
     Checkpoint, CheckpointConfig, ClassWeights, Fit, FitConfig, ImageInput, Images, OnNonfinite, Outcome, Progress,
@@ -72,13 +72,13 @@ fn settings() -> FitConfig {
 }
 
 /// Keeps records in memory.
-#[derive(Default)]
-struct Kept {
+#[derive(Clone, Default)]
+struct Records {
     steps: Vec<StepRecord>,
     epochs: Vec<EpochRecord>,
 }
 
-impl RecordSink for Kept {
+impl RecordSink for Records {
     fn step(&mut self, record: &StepRecord) -> std::result::Result<(), SinkError> {
         self.steps.push(record.clone());
         Ok(())
@@ -93,9 +93,9 @@ impl RecordSink for Kept {
         Ok(())
     }
 
-    fn rewind(&mut self, step: u64) -> std::result::Result<(), SinkError> {
-        self.steps.retain(|record| record.step <= step);
-        self.epochs.retain(|record| record.step <= step);
+    fn rewind(&mut self, kept: Kept) -> std::result::Result<(), SinkError> {
+        self.steps.retain(|record| record.step <= kept.steps);
+        self.epochs.retain(|record| record.epoch < kept.epochs);
         Ok(())
     }
 }
@@ -105,18 +105,22 @@ struct Ran {
     outcome: std::result::Result<Outcome, TrainError>,
     progress: Progress,
     weight: Vec<f32>,
-    kept: Kept,
+    kept: Records,
 }
 
-/// Trains in `folder`, from its newest checkpoint on, until `stop_at` steps are done.
+/// Trains in `folder`, from its newest checkpoint on, until it has been asked `stop_at` times whether to stop.
 fn train(folder: &Path, config: &FitConfig, batch_size: usize, lr: f64, stop_at: u64) -> Ran {
+    train_on(Records::default(), folder, config, batch_size, lr, stop_at)
+}
+
+/// As [`train`], with the records of the processes before.
+fn train_on(mut kept: Records, folder: &Path, config: &FitConfig, batch_size: usize, lr: f64, stop_at: u64) -> Ran {
     let vars = VarMap::new();
     let model = softmax(&vars);
     let images = images(batch_size);
     let sgd = OptimizerConfig::Sgd(SgdConfig { lr, ..SgdConfig::default() });
     let parameters = ParameterSet::new(&vars, &GroupRules::new(&sgd)).unwrap();
     let num_steps = Fit::num_steps(&images, config).unwrap();
-    let mut kept = Kept::default();
     let folder = RunFolder::new(folder, Default::default());
     let asked = Cell::new(0);
     let stop = || {
@@ -165,18 +169,45 @@ fn it_learns_and_writes_what_it_promises() {
     assert!(folder.path().join("model.safetensors").is_file());
 }
 
+/// Times that an epoch of five steps asks: after all steps but the last, before the five batches of its evaluation, at
+/// its end.
+const ASKED_IN_AN_EPOCH: u64 = 4 + 5 + 1;
+
+/// What does not depend on the clock.
+fn timeless(records: &Records) -> (Vec<(u64, f64)>, Vec<(usize, f64, f64)>) {
+    let steps = records.steps.iter().map(|record| (record.step, record.loss));
+    let epochs = records.epochs.iter().map(|record| (record.epoch, record.train_loss, record.val_loss));
+    (steps.collect(), epochs.collect())
+}
+
 #[test]
-fn a_stop_at_any_step_changes_nothing_in_the_end() {
+fn a_stop_anywhere_changes_nothing_in_the_end() {
     let whole = train(folder().path(), &settings(), 8, 0.5, u64::MAX);
-    for stop_at in 1..14 {
+    for stop_at in 1..3 * ASKED_IN_AN_EPOCH {
         let folder = folder();
         let first = train(folder.path(), &settings(), 8, 0.5, stop_at);
         assert_eq!(first.outcome.unwrap(), Outcome::Stopped, "{stop_at}");
-        let second = train(folder.path(), &settings(), 8, 0.5, u64::MAX);
+        let num_evaluated = stop_at / ASKED_IN_AN_EPOCH;
+        assert_eq!(first.kept.epochs.len() as u64, num_evaluated, "{stop_at}: an evaluation is whole or not at all");
+        assert_eq!(folder.path().join("model.safetensors").exists(), num_evaluated > 0, "{stop_at}");
+        let second = train_on(first.kept, folder.path(), &settings(), 8, 0.5, u64::MAX);
         assert_eq!(second.outcome.unwrap(), Outcome::Complete);
         assert_eq!(second.weight, whole.weight, "stopped at {stop_at}");
         assert_eq!(second.progress.best, whole.progress.best, "stopped at {stop_at}");
+        assert_eq!(timeless(&second.kept), timeless(&whole.kept), "stopped at {stop_at}");
     }
+}
+
+#[test]
+fn a_record_of_an_evaluation_that_no_checkpoint_knows_is_made_once() {
+    let whole = train(folder().path(), &settings(), 8, 0.5, u64::MAX);
+    let folder = folder();
+    // In the middle of the second evaluation; then as if the process had died between its record and its checkpoint.
+    let mut first = train(folder.path(), &settings(), 8, 0.5, ASKED_IN_AN_EPOCH + 7);
+    assert_eq!((first.outcome.unwrap(), first.progress.step, first.progress.epoch), (Outcome::Stopped, 10, 1));
+    first.kept.epochs.push(whole.kept.epochs[1].clone());
+    let second = train_on(first.kept, folder.path(), &settings(), 8, 0.5, u64::MAX);
+    assert_eq!(timeless(&second.kept), timeless(&whole.kept));
 }
 
 #[test]

@@ -59,8 +59,7 @@ pub(super) fn libraries(root: &Path, folder: &Path) -> Result<()> {
     if !cfg!(target_os = "linux") {
         bail!("the simulated GPU needs Linux: it replaces libraries by their names there");
     }
-    let named = std::env::var_os("CXX").filter(|name| !name.is_empty());
-    let build = Build { compiler: compiler(named)?, sources: root.join(SOURCES), folder: folder.to_owned() };
+    let build = Build { compiler: compiler()?, sources: root.join(SOURCES), folder: folder.to_owned() };
     let newest = build.newest_header(&root.join(KERNELS))?;
     let test = build.objects_of(&["self_test"])?;
     let libraries: Vec<_> =
@@ -73,8 +72,12 @@ pub(super) fn libraries(root: &Path, folder: &Path) -> Result<()> {
     build.link_test(&test)
 }
 
-/// The C++ compiler: the one that is named, else the first of the usual names that starts.
-fn compiler(named: Option<OsString>) -> Result<OsString> {
+/// The C++ compiler: `CXX`, else the first of the usual names that starts.
+pub(super) fn compiler() -> Result<OsString> {
+    compiler_of(std::env::var_os("CXX").filter(|name| !name.is_empty()))
+}
+
+fn compiler_of(named: Option<OsString>) -> Result<OsString> {
     let names = named.map_or_else(|| ["g++", "c++", "clang++"].map(OsString::from).to_vec(), |name| vec![name]);
     for name in &names {
         let starts = Command::new(name).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
@@ -250,7 +253,7 @@ mod tests {
     use std::path::Path;
     use std::time::{Duration, SystemTime};
 
-    use super::{Build, LIBRARIES, Object, SOURCES, compiler, files, with_subfolders};
+    use super::{Build, LIBRARIES, Object, SOURCES, compiler_of, files, with_subfolders};
 
     fn root() -> &'static Path {
         Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
@@ -274,7 +277,7 @@ mod tests {
 
     #[test]
     fn without_a_compiler_the_error_says_what_to_install() {
-        let error = compiler(Some("no-such-compiler".into())).unwrap_err().to_string();
+        let error = compiler_of(Some("no-such-compiler".into())).unwrap_err().to_string();
         assert!(error.contains("no-such-compiler") && error.contains("apt install g++"), "{error}");
     }
 

@@ -17,16 +17,25 @@ use crate::{cargo, target_folder};
 /// The stand-in for NVIDIA's compiler, from the root.
 const NVCC: &str = "xtask/nvcc.sh";
 
-/// What cargo runs when nothing else is asked for.
-const CHECKS: [&[&str]; 2] = [
-    &["clippy", "--package", "taper-kernels", "--features", "cuda", "--all-targets", "--", "-D", "warnings"],
-    &["test", "--package", "taper-kernels", "--features", "cuda"],
+/// Every package with CUDA code, and its feature: asked for together, so that what they depend on is built once.
+const PACKAGES: [&str; 8] = [
+    "--package",
+    "taper-kernels",
+    "--package",
+    "taper-cli",
+    "--package",
+    "taper-tests",
+    "--features",
+    "taper-kernels/cuda,taper-cli/cuda,taper-tests/cuda",
 ];
+
+/// The test that runs the binaries. Of the whole workspace, so that cargo takes what the other tests are built with.
+const TEST: [&str; 4] = ["test", "--workspace", "--test", "gpu"];
 
 /// Variables by which build scripts would find a toolkit that is installed.
 const TOOLKITS: [&str; 5] = ["CUDA_PATH", "CUDA_ROOT", "CUDA_TOOLKIT_ROOT_DIR", "CUDNN_LIB", "CUDARC_CUDA_VERSION"];
 
-/// Builds the simulated GPU, tests it, and runs cargo on it: the checks of the kernels, or what `arguments` ask for.
+/// Builds the simulated GPU, tests it, and runs cargo on it: the checks of the CUDA code, or what `arguments` ask for.
 ///
 /// # Errors
 /// No C++ compiler, sources that it does not compile, or a command that cannot be started. A check that fails is a
@@ -42,21 +51,20 @@ pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<ExitCode> {
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Runs the checks of the kernels and tells whether all passed.
+/// Lints the CUDA code, runs the binaries on the simulated GPU, and tells whether all passed.
 ///
 /// # Errors
 /// As [`run`].
 pub(crate) fn check(root: &Path) -> Result<bool> {
     let gpu = SimulatedGpu::build(root)?;
-    if !gpu.self_test()? {
-        return Ok(false);
-    }
-    for arguments in CHECKS {
-        if !gpu.cargo(root, arguments)? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+    let clippy = [&["clippy"], &PACKAGES[..], &["--lib", "--bins", "--", "-D", "warnings"]].concat();
+    let build = [&["build"], &PACKAGES[..], &["--bins"]].concat();
+    Ok(gpu.self_test()? && gpu.cargo(root, &clippy)? && gpu.cargo(root, &build)? && gpu.test(root)?)
+}
+
+/// Whether there is what the simulated GPU is made with.
+pub(crate) fn has_compiler() -> bool {
+    build::compiler().is_ok()
 }
 
 /// A folder laid out like a CUDA toolkit: `bin/nvcc`, `lib`.
@@ -93,6 +101,15 @@ impl SimulatedGpu {
         for variable in TOOLKITS {
             command.env_remove(variable);
         }
+        Ok(command.status().context("cannot start cargo")?.success())
+    }
+
+    /// Runs the test of the binaries. It needs no feature, so it is the one that `cargo test` has built.
+    fn test(&self, root: &Path) -> Result<bool> {
+        let mut command = cargo(root);
+        command.args(TEST).envs(self.libraries_first());
+        command.env("TAPER_GPU_BINARIES", self.folder.join("cargo").join("debug"));
+        println!("== on the simulated GPU: cargo {}", TEST.join(" "));
         Ok(command.status().context("cannot start cargo")?.success())
     }
 

@@ -5,7 +5,7 @@ use candle_nn::ModuleT;
 use serde::Serialize;
 use std::path::Path;
 use std::time::Instant;
-use taper_data::{DataSpec, OpenedData, Part, Split, open};
+use taper_data::{DataSpec, Loader, OpenedData, Part, Split, open};
 use taper_metrics::Throughput;
 use taper_report::{Columns, LabelColumn, PredictionRow, write_predictions};
 use taper_train::{Averaged, Copies, EvaluatedImage, Evaluation, evaluate, write_atomically};
@@ -14,6 +14,7 @@ use crate::args::{EvaluateArgs, Tta};
 use crate::config::RunConfig;
 use crate::device;
 use crate::exit::{Ended, bad_input, usage};
+use crate::interrupt::Interrupt;
 use crate::prepare::{Threads, eval_loader, read_split, require_classes};
 use crate::same_data::{differences, require_same};
 use crate::trained::Trained;
@@ -40,7 +41,7 @@ struct ClassReport<'a> {
 
 /// Runs the command.
 pub(crate) fn run(args: &EvaluateArgs) -> Result<Ended> {
-    let device = device::parse(&args.device)?;
+    let (interrupt, device) = (Interrupt::watch()?, device::parse(&args.device)?);
     let mut trained = Trained::load(&args.weights, &device)?;
     let (data, split) = data_of(args, &mut trained)?;
     let indices = split.get(args.split);
@@ -50,9 +51,7 @@ pub(crate) fn run(args: &EvaluateArgs) -> Result<Ended> {
             data.provenance.source, args.split
         )));
     }
-    let threads = threads(args.batch_size, args.workers)?;
-    let transform = trained.card.preprocessing.eval_transform();
-    let loader = eval_loader(data.dataset.clone(), indices.into(), transform, threads);
+    let images = trained.images(loader_of(args, &trained, &data, indices)?, &device);
     let mut rows = Vec::with_capacity(indices.len());
     let started = Instant::now();
     let averaged = |copies| Averaged { model: &trained.model, copies };
@@ -62,9 +61,11 @@ pub(crate) fn run(args: &EvaluateArgs) -> Result<Ended> {
         Tta::Flip => &flip,
         Tta::FlipShift => &shift,
     };
-    let evaluation = evaluate(model, &trained.images(loader, &device), |image| {
+    interrupt.batches_begin();
+    let evaluation = evaluate(model, &images, &|| interrupt.seen().is_some(), |image| {
         rows.push(row(&image, &data, &trained.card.classes));
     })?;
+    let Some(evaluation) = evaluation else { return Ok(interrupt.stopped_without_result()) };
     let mut throughput = Throughput::default();
     throughput.add(rows.len(), started.elapsed());
     rows.extend(evaluation.bad.iter().map(|bad| PredictionRow::unreadable(bad.name.clone(), bad.reason.clone())));
@@ -78,6 +79,12 @@ pub(crate) fn run(args: &EvaluateArgs) -> Result<Ended> {
         print_report(&report, &evaluation);
     }
     Ok(Ended::Done)
+}
+
+fn loader_of(args: &EvaluateArgs, trained: &Trained, data: &OpenedData, indices: &[usize]) -> Result<Loader> {
+    let threads = threads(args.batch_size, args.workers)?;
+    let transform = trained.card.preprocessing.eval_transform();
+    Ok(eval_loader(data.dataset.clone(), indices.into(), transform, threads))
 }
 
 fn keep_predictions(path: &Path, rows: &[PredictionRow]) -> Result<()> {

@@ -13,6 +13,7 @@ use crate::commands::evaluate::threads;
 use crate::commands::submit;
 use crate::device;
 use crate::exit::{Ended, bad_input};
+use crate::interrupt::Interrupt;
 use crate::prepare::eval_loader;
 use crate::trained::Trained;
 
@@ -52,7 +53,7 @@ pub(crate) fn run(args: &PredictArgs) -> Result<Ended> {
     if args.format == PredictFormat::Kaggle {
         return submit::run(args);
     }
-    let device = device::parse(&args.device)?;
+    let (interrupt, device) = (Interrupt::watch()?, device::parse(&args.device)?);
     let trained = Trained::load(&args.weights, &device)?;
     let paths = files_of(&args.paths)?;
     let classes = trained.card.classes.clone();
@@ -63,7 +64,9 @@ pub(crate) fn run(args: &PredictArgs) -> Result<Ended> {
     let transform = trained.card.preprocessing.eval_transform();
     let loader = eval_loader(files.clone(), indices.into(), transform, threads(args.batch_size, args.workers)?);
     let mut rows: Vec<(usize, PredictionRow)> = Vec::with_capacity(files.len());
-    let evaluation = evaluate(&trained.model, &trained.images(loader, &device), |image| {
+    interrupt.batches_begin();
+    let stop = || interrupt.seen().is_some();
+    let evaluation = evaluate(&trained.model, &trained.images(loader, &device), &stop, |image| {
         let mut row =
             PredictionRow::answer(files.name(image.index), None, best_classes(image.logits, topk, &files.classes));
         if args.logits {
@@ -71,6 +74,7 @@ pub(crate) fn run(args: &PredictArgs) -> Result<Ended> {
         }
         rows.push((image.index, row));
     })?;
+    let Some(evaluation) = evaluation else { return Ok(interrupt.stopped_without_result()) };
     let num_read = rows.len();
     rows.extend(evaluation.bad.into_iter().map(|bad| (bad.index, PredictionRow::unreadable(bad.name, bad.reason))));
     rows.sort_by_key(|(index, _)| *index);

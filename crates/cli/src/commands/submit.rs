@@ -10,22 +10,26 @@ use crate::commands::evaluate::threads;
 use crate::config::RunConfig;
 use crate::device;
 use crate::exit::{Ended, bad_input, usage};
+use crate::interrupt::Interrupt;
 use crate::prepare::{eval_loader, read_split};
 use crate::trained::Trained;
 
 /// Runs the command.
 pub(crate) fn run(args: &PredictArgs) -> Result<Ended> {
     let header = header_of(&args.header)?;
-    let device = device::parse(&args.device)?;
+    let (interrupt, device) = (Interrupt::watch()?, device::parse(&args.device)?);
     let trained = Trained::load(&args.weights, &device)?;
     let (data, indices) = test_images(args, &trained)?;
     let transform = trained.card.preprocessing.eval_transform();
     let threads = threads(args.batch_size, args.workers)?;
     let loader = eval_loader(data, indices.clone().into(), transform, threads);
     let mut answers = Vec::with_capacity(indices.len());
-    let evaluation = evaluate(&trained.model, &trained.images(loader, &device), |image| {
+    interrupt.batches_begin();
+    let stop = || interrupt.seen().is_some();
+    let evaluation = evaluate(&trained.model, &trained.images(loader, &device), &stop, |image| {
         answers.push((image.index, taper_metrics::argmax(image.logits)));
     })?;
+    let Some(evaluation) = evaluation else { return Ok(interrupt.stopped_without_result()) };
     if let Some(bad) = evaluation.bad.first() {
         return Err(bad_input(format!(
             "{} of {} test images cannot be read, and a submission needs them all; the first: {}: {}",

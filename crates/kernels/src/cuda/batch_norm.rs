@@ -246,8 +246,22 @@ impl Operation for Pair {
     }
 
     fn backward(&self, inputs: &[Tensor], _both: &Tensor, gradient: &Gradient) -> Result<Vec<Option<Gradient>>> {
+        /// What optimizers' kernels read begins on 16 bytes.
+        const ALIGNED: usize = 4;
+
+        let both = gradient.tensor();
         // Both halves lie in one block of memory, apart; each is added to in its own place.
-        let half = |at: usize| wanted(&inputs[at], || gradient.tensor().get(at));
-        Ok(vec![half(0)?, half(1)?])
+        let of_gamma = wanted(&inputs[0], || both.get(0))?;
+        let of_beta = wanted(&inputs[1], || {
+            let (of_beta, channels) = (both.get(1)?, inputs[1].elem_count());
+            if channels.is_multiple_of(ALIGNED) {
+                return Ok(of_beta);
+            }
+            let gpu = Gpu::of(PAIR, "gradient", both)?;
+            let moved = gpu.empty(DType::F32, channels)?;
+            gpu.copy(address(PAIR, "gradient", &of_beta)?, moved.address, channels * size_of::<f32>())?;
+            Ok(moved.into_tensor())
+        })?;
+        Ok(vec![of_gamma, of_beta])
     }
 }

@@ -138,6 +138,22 @@ fn check(fault: Fault) {
 }
 
 #[test]
+fn a_run_that_was_stopped_in_an_evaluation_survives_a_dead_process() {
+    let (num_calls, expected) = whole();
+    for at in 0..num_calls {
+        let folder = tempfile::tempdir().unwrap();
+        // Four steps ask, and then each batch of the evaluation.
+        let stopped = Run { stop_at: 7, ..Run::default() }.train(folder.path());
+        assert_eq!((stopped.outcome.unwrap(), stopped.progress.step), (Outcome::Stopped, 5));
+        let _ = Run { disk: Faulty::new(at, Fault::Dead), ..Run::default() }.train(folder.path());
+        let kept = Checkpoint::latest(&folder.path().join("checkpoints")).unwrap();
+        assert!(kept.is_some_and(|checkpoint| checkpoint.progress.step >= 5), "call {at} lost the checkpoint");
+        assert_eq!(Run::default().train(folder.path()).outcome.unwrap(), Outcome::Complete);
+        assert_same(expected.path(), folder.path(), &format!("dead at call {at}"));
+    }
+}
+
+#[test]
 fn one_failing_call_loses_nothing() {
     check(Fault::Once);
 }

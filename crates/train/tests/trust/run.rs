@@ -95,7 +95,7 @@ pub(crate) struct Ran {
 }
 
 impl Run {
-    /// Trains in `folder`, from its newest checkpoint on, until `stop_at` steps are done.
+    /// Trains in `folder`, from its newest checkpoint on, until it has been asked `stop_at` times whether to stop.
     pub(crate) fn train(&self, folder: &Path) -> Ran {
         let vars = VarMap::new();
         let model = softmax(&vars);

@@ -57,6 +57,9 @@ enum Check {
     /// Holds every op on an NVIDIA GPU against the CPU's, trains a little on both, and times steps
     #[cfg(feature = "cuda")]
     Gpu(gpu::Args),
+    /// Asks cuDNN for the plans of every convolution on a GPU that is only described
+    #[cfg(feature = "cuda")]
+    Plans(gpu::plans::Args),
 }
 
 fn main() -> ExitCode {
@@ -84,6 +87,8 @@ fn run(cli: &Cli) -> Result<()> {
         Check::Loader(args) => loader::run(args, size),
         #[cfg(feature = "cuda")]
         Check::Gpu(args) => gpu::run(args, size),
+        #[cfg(feature = "cuda")]
+        Check::Plans(args) => gpu::plans::run(args),
     }
 }
 

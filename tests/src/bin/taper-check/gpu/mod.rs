@@ -6,6 +6,7 @@ mod case;
 mod cases;
 mod exact;
 mod noise;
+pub(crate) mod plans;
 mod report;
 mod speed;
 mod training;
