@@ -40,7 +40,7 @@ const LIBRARIES: [Library; 7] = [
 /// intrinsics say; kernels look at memory by several types; a misaligned access is a fault on a GPU.
 const FLAGS: [&str; 10] = [
     "-std=c++17",
-    "-O2",
+    "-O3",
     "-fPIC",
     "-ffp-contract=off",
     "-fno-strict-aliasing",
