@@ -1,8 +1,9 @@
 // Optimizer steps over all parameters in one launch each.
 //
 // A table in device memory names the tensors, another the blocks: block i of the grid works on chunk `blocks[i].chunk`,
-// 4096 elements, of tensor `blocks[i].tensor`, with 256 threads and 16-byte accesses. Everything is f32, dense, and
-// begins on 16 bytes. Rules are those of PyTorch.
+// 4096 elements, of tensor `blocks[i].tensor`, with 256 threads. Accesses take 16 bytes where everything of a tensor
+// begins on 16 bytes; half of a pair, as the gradient of a batch norm's beta, may not. Everything is f32 and dense.
+// Rules are those of PyTorch.
 #include "common.cuh"
 
 /// One tensor and what belongs to it; pointers that a rule does not name may be null.
@@ -27,10 +28,10 @@ enum Momentum { none, heavy, nesterov };
 
 /// Calls `visit(offset, width)` over the elements of one chunk: four at a time, the tensor's last ones singly.
 template <typename Visit>
-__device__ __forceinline__ void for_each_in_chunk(const Block &block, long long len, Visit visit) {
-    const long long begin = static_cast<long long>(block.chunk) * chunk_elements;
-    const int count = static_cast<int>(min(len - begin, static_cast<long long>(chunk_elements)));
-    const int whole = count / 4 * 4;
+__device__ __forceinline__ void for_each_in_chunk(int chunk, const Tensor &tensor, Visit visit) {
+    const long long begin = static_cast<long long>(chunk) * chunk_elements;
+    const int count = static_cast<int>(min(tensor.len - begin, static_cast<long long>(chunk_elements)));
+    const int whole = aligned(tensor.param, tensor.grad, tensor.first, tensor.second) ? count / 4 * 4 : 0;
     for (int at = threadIdx.x * 4; at < whole; at += block_threads * 4) visit(begin + at, Width<4>());
     for (int at = whole + threadIdx.x; at < count; at += block_threads) visit(begin + at, Width<1>());
 }
@@ -47,7 +48,7 @@ sgd_multi(const Tensor *__restrict__ tensors, const Block *__restrict__ blocks, 
     const Block block = blocks[blockIdx.x];
     const Tensor tensor = tensors[block.tensor];
     const float scale = scale_of(grad_scale);
-    for_each_in_chunk(block, tensor.len, [&](long long at, auto width) {
+    for_each_in_chunk(block.chunk, tensor, [&](long long at, auto width) {
         constexpr int V = decltype(width)::value;
         Values<V> param = load<V>(tensor.param + at), step = load<V>(tensor.grad + at);
 #pragma unroll
@@ -79,7 +80,7 @@ adamw_multi(const Tensor *__restrict__ tensors, const Block *__restrict__ blocks
     // In f64: 1 - lr * weight_decay lies so near 1 that the product must not be rounded before.
     const double decay = static_cast<double>(tensor.lr) * static_cast<double>(tensor.weight_decay);
     const float shrink = static_cast<float>(1.0 - decay), size = tensor.lr / correction1;
-    for_each_in_chunk(block, tensor.len, [&](long long at, auto width) {
+    for_each_in_chunk(block.chunk, tensor, [&](long long at, auto width) {
         constexpr int V = decltype(width)::value;
         Values<V> param = load<V>(tensor.param + at), first = load<V>(tensor.first + at);
         Values<V> second = load<V>(tensor.second + at);
@@ -103,7 +104,7 @@ extern "C" __global__ void __launch_bounds__(block_threads)
 ema_multi(const Tensor *__restrict__ tensors, const Block *__restrict__ blocks, float keep, float rest) {
     const Block block = blocks[blockIdx.x];
     const Tensor tensor = tensors[block.tensor];
-    for_each_in_chunk(block, tensor.len, [&](long long at, auto width) {
+    for_each_in_chunk(block.chunk, tensor, [&](long long at, auto width) {
         constexpr int V = decltype(width)::value;
         Values<V> average = load<V>(tensor.param + at);
         const Values<V> parameter = load<V>(tensor.grad + at);
@@ -119,7 +120,7 @@ squares_multi(const Tensor *__restrict__ tensors, const Block *__restrict__ bloc
     const Block block = blocks[blockIdx.x];
     const Tensor tensor = tensors[block.tensor];
     double sum = 0.0;
-    for_each_in_chunk(block, tensor.len, [&](long long at, auto width) {
+    for_each_in_chunk(block.chunk, tensor, [&](long long at, auto width) {
         constexpr int V = decltype(width)::value;
         const Values<V> grad = load<V>(tensor.grad + at);
 #pragma unroll

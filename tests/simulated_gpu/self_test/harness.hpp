@@ -68,7 +68,8 @@ void launch(const std::string &name, Dimensions grid, Dimensions block, Argument
     simulated::launch(*kernel, grid, block, pointers);
 }
 
-/// Notes the worst error of a quantity; `report` prints them and says whether all are within their bounds.
+/// Notes the worst error of a quantity; `report` prints them, counts what holds exactly, and says whether all are within
+/// their bounds.
 void check(const std::string &quantity, double error, double bound);
 
 /// Notes whether something holds that has no error.

@@ -40,7 +40,7 @@ const LIBRARIES: [Library; 7] = [
 /// intrinsics say; kernels look at memory by several types; a misaligned access is a fault on a GPU.
 const FLAGS: [&str; 10] = [
     "-std=c++17",
-    "-O2",
+    "-O3",
     "-fPIC",
     "-ffp-contract=off",
     "-fno-strict-aliasing",
@@ -74,7 +74,10 @@ pub(super) fn libraries(root: &Path, folder: &Path) -> Result<()> {
 
 /// The C++ compiler: `CXX`, else the first of the usual names that starts.
 pub(super) fn compiler() -> Result<OsString> {
-    let named = std::env::var_os("CXX").filter(|name| !name.is_empty());
+    compiler_of(std::env::var_os("CXX").filter(|name| !name.is_empty()))
+}
+
+fn compiler_of(named: Option<OsString>) -> Result<OsString> {
     let names = named.map_or_else(|| ["g++", "c++", "clang++"].map(OsString::from).to_vec(), |name| vec![name]);
     for name in &names {
         let starts = Command::new(name).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
@@ -250,7 +253,7 @@ mod tests {
     use std::path::Path;
     use std::time::{Duration, SystemTime};
 
-    use super::{Build, LIBRARIES, Object, SOURCES, files, with_subfolders};
+    use super::{Build, LIBRARIES, Object, SOURCES, compiler_of, files, with_subfolders};
 
     fn root() -> &'static Path {
         Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
@@ -270,6 +273,12 @@ mod tests {
         let mut there: Vec<_> = folders.iter().flat_map(|folder| files(folder, &["cpp"]).unwrap()).collect();
         there.sort();
         assert_eq!(compiled, there);
+    }
+
+    #[test]
+    fn without_a_compiler_the_error_says_what_to_install() {
+        let error = compiler_of(Some("no-such-compiler".into())).unwrap_err().to_string();
+        assert!(error.contains("no-such-compiler") && error.contains("apt install g++"), "{error}");
     }
 
     #[test]

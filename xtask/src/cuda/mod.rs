@@ -94,12 +94,13 @@ impl SimulatedGpu {
 
     /// Calls cargo so that builds link to the stand-ins and programs load them.
     fn cargo(&self, root: &Path, arguments: &[impl AsRef<OsStr>]) -> Result<bool> {
+        let words: Vec<_> = arguments.iter().map(|argument| argument.as_ref().to_string_lossy()).collect();
+        println!("== on the simulated GPU: cargo {}", words.join(" "));
         let mut command = cargo(root);
         command.args(arguments).envs(self.environment());
         for variable in TOOLKITS {
             command.env_remove(variable);
         }
-        println!("{command:?}");
         Ok(command.status().context("cannot start cargo")?.success())
     }
 
@@ -108,7 +109,7 @@ impl SimulatedGpu {
         let mut command = cargo(root);
         command.args(TEST).envs(self.libraries_first());
         command.env("TAPER_GPU_BINARIES", self.folder.join("cargo").join("debug"));
-        println!("{command:?}");
+        println!("== on the simulated GPU: cargo {}", TEST.join(" "));
         Ok(command.status().context("cannot start cargo")?.success())
     }
 
