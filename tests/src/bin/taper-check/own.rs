@@ -1,7 +1,7 @@
 //! Steps of this project, put together from its crates as `taper-train` does.
 
 use anyhow::Result;
-use candle_core::{DType, Device};
+use candle_core::{Device, Tensor};
 use candle_nn::VarMap;
 use taper_kernels::{backward, cross_entropy};
 use taper_models::seeded;
@@ -12,14 +12,14 @@ use crate::step::{LR, MOMENTUM, Step, WEIGHT_DECAY};
 
 /// Forward, loss, backward, update on the CPU.
 pub(crate) fn training(workload: &Workload) -> Result<Step> {
-    training_on(workload, &Device::Cpu, DType::F32)
+    training_on(workload, &workload.images()?, &Device::Cpu)
 }
 
-/// As [`training`], on any device, with activations of `dtype`.
-pub(crate) fn training_on(workload: &Workload, device: &Device, dtype: DType) -> Result<Step> {
+/// As [`training`], on any device, with activations of the type that the images have.
+pub(crate) fn training_on(workload: &Workload, images: &Tensor, device: &Device) -> Result<Step> {
     let vars = VarMap::new();
     let network = workload.build(seeded(&vars, 0, device))?;
-    let images = workload.images()?.to_dtype(dtype)?.to_device(device)?;
+    let images = images.to_device(device)?;
     let labels = workload.labels()?.to_device(device)?;
     let config = OptimizerConfig::Sgd(SgdConfig {
         lr: LR,

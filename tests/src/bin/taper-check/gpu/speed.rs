@@ -34,7 +34,7 @@ pub(super) fn run(device: &Device, size: Size, python: Option<&Path>, report: &m
     let scripts = python.map(|_| Scripts::unpack()).transpose()?;
     for (model, batch) in WORKLOADS {
         let workload = Workload::new(model, 1.0, batch, size)?;
-        let mut own = own::training_on(&workload, device, DType::BF16)?;
+        let mut own = own::training_on(&workload, &workload.images()?.to_dtype(DType::BF16)?, device)?;
         // Plans are made and kernels loaded in the first steps.
         for _ in 0..size.at_most(3, 1) {
             own()?;

@@ -1,7 +1,7 @@
 //! A short training on the GPU beside the same on the CPU.
 
 use anyhow::Result;
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Tensor};
 
 use super::report::{Check, Report};
 use crate::network::{Model, Workload};
@@ -9,8 +9,8 @@ use crate::own;
 use crate::timing::Size;
 
 /// Losses of the first steps from the same weights and images.
-fn losses(workload: &Workload, device: &Device, dtype: DType, steps: usize) -> Result<Vec<f32>> {
-    let mut step = own::training_on(workload, device, dtype)?;
+fn losses(workload: &Workload, images: &Tensor, device: &Device, steps: usize) -> Result<Vec<f32>> {
+    let mut step = own::training_on(workload, images, device)?;
     (0..steps).map(|_| step()).collect()
 }
 
@@ -24,11 +24,13 @@ fn largest_difference(found: &[f32], expected: &[f32]) -> f64 {
 pub(super) fn compare(device: &Device, size: Size, report: &mut Report) -> Result<()> {
     let steps = size.at_most(20, 3);
     let workload = Workload::new(Model::BaseNet, 0.125, 64, size)?;
-    let expected = losses(&workload, &Device::Cpu, DType::F32, steps)?;
+    let images = workload.images()?;
+    let expected = losses(&workload, &images, &Device::Cpu, steps)?;
     // Rounding errors grow from step to step, those of eight bits of mantissa soon to percents.
     for (dtype, tolerance) in [(DType::F32, 1e-3), (DType::BF16, 0.05)] {
-        let found = losses(&workload, device, dtype, steps)?;
-        let again = losses(&workload, device, dtype, steps)?;
+        let images = images.to_dtype(dtype)?;
+        let found = losses(&workload, &images, device, steps)?;
+        let again = losses(&workload, &images, device, steps)?;
         let differing = found.iter().zip(&again).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
         let errors = vec![
             ("losses".to_owned(), largest_difference(&found, &expected), tolerance),
