@@ -26,7 +26,10 @@ impl ChannelStats {
     pub fn scale_and_offset(&self) -> ([f32; 3], [f32; 3]) {
         let std = self.std.map(|std| if std == 0.0 { 1.0 } else { std });
         let channels = [0, 1, 2];
-        (channels.map(|channel| 1.0 / (255.0 * std[channel])), channels.map(|channel| self.mean[channel] / std[channel]))
+        (
+            channels.map(|channel| 1.0 / (255.0 * std[channel])),
+            channels.map(|channel| self.mean[channel] / std[channel]),
+        )
     }
 }
 

@@ -89,6 +89,6 @@ pub use reduce::{sum_of_all_squares, sum_of_squares};
 pub use relu::relu;
 pub use simd::{CpuPath, cpu_path, set_cpu_path};
 pub use update::{
-    AdamWParam, AdamWRule, AdamWStep, Momentum, SgdParam, SgdStep, adamw_step, adamw_steps, ema_step, ema_steps, sgd_step,
-    sgd_steps,
+    AdamWParam, AdamWRule, AdamWStep, Momentum, SgdParam, SgdStep, adamw_step, adamw_steps, ema_step, ema_steps,
+    sgd_step, sgd_steps,
 };

@@ -108,7 +108,7 @@ impl SimulatedGpu {
     fn test(&self, root: &Path) -> Result<bool> {
         let mut command = cargo(root);
         command.args(TEST).envs(self.libraries_first());
-        command.env("TAPER_GPU_BINARIES", self.folder.join("cargo").join("debug"));
+        command.env("SIMULATED_GPU", "1").env("TAPER_GPU_BINARIES", self.folder.join("cargo").join("debug"));
         println!("== on the simulated GPU: cargo {}", TEST.join(" "));
         Ok(command.status().context("cannot start cargo")?.success())
     }

@@ -148,7 +148,8 @@ impl Normalisation {
         let gpu = Gpu::of(self.name, "x", x)?;
         let parts = gpu.empty(DType::F32, (cut.splits(), cut.channels, 2))?;
         let gradient = gpu.empty(DType::F32, (2, cut.channels))?;
-        let [x_at, y_at, dy_at] = [address(self.name, "x", x)?, address(self.name, "y", y)?, address(self.name, "gradient", dy)?];
+        let [x_at, y_at, dy_at] =
+            [address(self.name, "x", x)?, address(self.name, "y", y)?, address(self.name, "gradient", dy)?];
         let [per_split, splits, channels] = [cut.rows_per_split, cut.splits(), cut.channels].map(|size| size as i32);
         let function = gpu.function(MODULE, &self.kernel(cut, "bn_sums", x.dtype()))?;
         let mut call = gpu.stream.launch_builder(&function);
@@ -174,8 +175,10 @@ impl Normalisation {
     ) -> Result<(Tensor, Option<Tensor>)> {
         let gpu = Gpu::of(self.name, "x", x)?;
         let dx = gpu.empty(x.dtype(), x.shape())?;
-        let gated = (wants_shortcut && self.kind == Kind::AddRelu).then(|| gpu.empty(x.dtype(), x.shape())).transpose()?;
-        let [x_at, y_at, dy_at] = [address(self.name, "x", x)?, address(self.name, "y", y)?, address(self.name, "gradient", dy)?];
+        let gated =
+            (wants_shortcut && self.kind == Kind::AddRelu).then(|| gpu.empty(x.dtype(), x.shape())).transpose()?;
+        let [x_at, y_at, dy_at] =
+            [address(self.name, "x", x)?, address(self.name, "y", y)?, address(self.name, "gradient", dy)?];
         let sums = address_or_null(self.name, "sums", sums)?;
         let shortcut = gated.as_ref().map_or(0, |gated| gated.address);
         let function = gpu.function(MODULE, &self.kernel(cut, "bn_gradient", x.dtype()))?;

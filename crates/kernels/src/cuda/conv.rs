@@ -127,10 +127,7 @@ impl Operation for Conv {
 
     fn backward(&self, inputs: &[Tensor], _y: &Tensor, gradient: &Gradient) -> Result<Vec<Option<Gradient>>> {
         let (x, w, dy) = (&inputs[0], &inputs[1], gradient.tensor());
-        let mut gradients = vec![
-            wanted(x, || self.input_gradient(dy))?,
-            wanted(w, || self.weight_gradient(x, dy))?,
-        ];
+        let mut gradients = vec![wanted(x, || self.input_gradient(dy))?, wanted(w, || self.weight_gradient(x, dy))?];
         if let Some(bias) = inputs.get(2) {
             gradients.push(wanted(bias, || column_sums(OP, dy))?);
         }

@@ -37,7 +37,9 @@ fn start_of(storage: &CudaStorage) -> Result<u64> {
         CudaStorageSlice::U8(slice) => slice.device_ptr(&stream).0,
         CudaStorageSlice::I32(slice) => slice.device_ptr(&stream).0,
         CudaStorageSlice::F64(slice) => slice.device_ptr(&stream).0,
-        _ => candle_core::bail!("a tensor of {:?} has no kernels", candle_core::backend::BackendStorage::dtype(storage)),
+        _ => {
+            candle_core::bail!("a tensor of {:?} has no kernels", candle_core::backend::BackendStorage::dtype(storage))
+        }
     })
 }
 

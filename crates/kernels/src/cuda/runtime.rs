@@ -1,9 +1,9 @@
 //! Opening a GPU, and saying plainly why it cannot be opened.
 
-use candle_core::cuda_backend::{CudaDevice, WrapErr};
 use candle_core::cuda_backend::cudarc::cudnn::sys as dnn;
 use candle_core::cuda_backend::cudarc::driver::sys::{self, CUresult};
 use candle_core::cuda_backend::cudarc::driver::{CudaContext, DriverError, result};
+use candle_core::cuda_backend::{CudaDevice, WrapErr};
 use candle_core::{Device, Result};
 
 /// Why a GPU cannot be used; one line each, with what to do.
@@ -181,7 +181,9 @@ fn refusal(ordinal: usize, error: &DriverError) -> GpuError {
 /// The driver's own words; its error codes print as their names where it has none.
 fn word(error: &DriverError) -> String {
     match error.0 {
-        CUresult::CUDA_ERROR_STUB_LIBRARY => "the library that was loaded is a stub for building, not a driver".to_owned(),
+        CUresult::CUDA_ERROR_STUB_LIBRARY => {
+            "the library that was loaded is a stub for building, not a driver".to_owned()
+        }
         code => match error.error_string() {
             Ok(text) => text.to_string_lossy().into_owned(),
             Err(_) => format!("{code:?}"),

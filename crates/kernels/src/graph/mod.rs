@@ -22,8 +22,8 @@ use adaptor::Adaptor;
 pub(crate) use gradient::{Gradient, wanted};
 use history::is_off;
 pub use history::without_history;
-pub(crate) use values::Values;
 use node::Node;
+pub(crate) use values::Values;
 pub use walk::{backward, backward_with, consists_of_own_ops};
 
 /// The way back through one op whose result is computed before.

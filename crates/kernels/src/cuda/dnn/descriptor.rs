@@ -95,8 +95,7 @@ impl Descriptor {
     pub(super) fn count(&self, name: Attribute, kind: Type) -> Result<usize> {
         let mut count = 0i64;
         // SAFETY: with room for nothing, only the count is written.
-        let status =
-            unsafe { sys::cudnnBackendGetAttribute(self.0, name, kind, 0, &mut count, std::ptr::null_mut()) };
+        let status = unsafe { sys::cudnnBackendGetAttribute(self.0, name, kind, 0, &mut count, std::ptr::null_mut()) };
         check(status, &format!("count {name:?}"))?;
         Ok(count.max(0) as usize)
     }

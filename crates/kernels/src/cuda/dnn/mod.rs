@@ -156,7 +156,12 @@ pub struct LayerShape {
 impl LayerShape {
     fn shape(&self) -> Result<ConvShape> {
         let Self { images, input: [height, width], channels: [c_in, c_out], kernel: [kh, kw], geometry } = *self;
-        ConvShape::of_sizes("conv2d", [images, height, width, c_in], [c_out, c_in / geometry.groups.max(1), kh, kw], &geometry)
+        ConvShape::of_sizes(
+            "conv2d",
+            [images, height, width, c_in],
+            [c_out, c_in / geometry.groups.max(1), kh, kw],
+            &geometry,
+        )
     }
 }
 

@@ -59,7 +59,8 @@ impl Plan {
     /// The plan that cuDNN's heuristics put first among those that give the same bits every time.
     pub(super) fn best(place: &Place<'_>, problem: &Problem, direction: Direction, terms: Terms) -> Result<Self> {
         let none = || {
-            let problem = format!("cuDNN has no engine that gives the same bits every time for {direction:?} of {problem:?}");
+            let problem =
+                format!("cuDNN has no engine that gives the same bits every time for {direction:?} of {problem:?}");
             KernelError::Gpu { op: "conv2d", problem }.into()
         };
         Self::first(place, problem, direction, terms, 1)?.pop().ok_or_else(none)
@@ -155,11 +156,8 @@ fn engine(configuration: &Descriptor) -> Result<(i64, Vec<u32>)> {
     let engines = configuration.children(Attribute::CUDNN_ATTR_ENGINECFG_ENGINE, made)?;
     let Some(engine) = engines.first() else { candle_core::bail!("cuDNN shows no engine of a configuration") };
     let index = engine.get::<i64>(Attribute::CUDNN_ATTR_ENGINE_GLOBAL_INDEX, Type::CUDNN_TYPE_INT64, 1)?;
-    let notes = engine.get::<u32>(
-        Attribute::CUDNN_ATTR_ENGINE_NUMERICAL_NOTE,
-        Type::CUDNN_TYPE_NUMERICAL_NOTE,
-        MOST_NOTES,
-    )?;
+    let notes =
+        engine.get::<u32>(Attribute::CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, Type::CUDNN_TYPE_NUMERICAL_NOTE, MOST_NOTES)?;
     Ok((index.first().copied().unwrap_or(-1), notes))
 }
 

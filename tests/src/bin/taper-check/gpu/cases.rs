@@ -1,7 +1,7 @@
 use candle_core::{Result, Tensor};
 use taper_kernels::{
-    ConvGeometry, Epilogue, Padding, PoolGeometry, avg_pool2d, batch_norm_eval, batch_norm_train, conv2d, cross_entropy,
-    cross_entropy_soft, flatten_chw, global_avg_pool, linear, max_pool2d, relu,
+    ConvGeometry, Epilogue, Padding, PoolGeometry, avg_pool2d, batch_norm_eval, batch_norm_train, conv2d,
+    cross_entropy, cross_entropy_soft, flatten_chw, global_avg_pool, linear, max_pool2d, relu,
 };
 
 use super::case::{Case, Role};

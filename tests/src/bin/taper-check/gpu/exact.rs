@@ -37,7 +37,8 @@ impl Group {
 
     fn sgd(&self, momentum: Momentum) -> Result<()> {
         let tensors = self.params.iter().zip(&self.grads).zip(&self.states[0]);
-        let param = |((param, grad), buffer): ((&'_ Var, _), &'_ Var)| (param.as_tensor().clone(), grad, buffer.clone());
+        let param =
+            |((param, grad), buffer): ((&'_ Var, _), &'_ Var)| (param.as_tensor().clone(), grad, buffer.clone());
         let owned: Vec<(Tensor, &Tensor, Var)> = tensors.map(param).collect();
         let params: Vec<SgdParam<'_>> = owned
             .iter()
@@ -61,8 +62,11 @@ impl Group {
     }
 
     fn ema(&self) -> Result<()> {
-        let pairs: Vec<_> =
-            self.states[0].iter().zip(&self.params).map(|(average, param)| (average.as_tensor(), param.as_tensor())).collect();
+        let pairs: Vec<_> = self.states[0]
+            .iter()
+            .zip(&self.params)
+            .map(|(average, param)| (average.as_tensor(), param.as_tensor()))
+            .collect();
         Ok(ema_steps(&pairs, 0.99)?)
     }
 

@@ -35,7 +35,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     for model in [Model::BaseNet, Model::ResNet18, Model::ResNet50] {
         for case in convolutions(model) {
             for dtype in [DType::BF16, DType::F32] {
-                let plans = device.plans(&layer(case, args.batch), dtype).with_context(|| format!("{model}: {case:?}"))?;
+                let plans =
+                    device.plans(&layer(case, args.batch), dtype).with_context(|| format!("{model}: {case:?}"))?;
                 let [forward, input, weight] =
                     plans.map(|plan| json!({"engine": plan.engine, "workspace_bytes": plan.workspace_bytes}));
                 let shape = [args.batch, case.h, case.w, case.c_in, case.c_out, case.kernel, case.stride];
@@ -53,8 +54,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 fn layer(case: &ConvCase, images: usize) -> LayerShape {
-    let geometry =
-        ConvGeometry { stride: [case.stride; 2], padding: [case.padding; 2], dilation: [1; 2], groups: 1 };
+    let geometry = ConvGeometry { stride: [case.stride; 2], padding: [case.padding; 2], dilation: [1; 2], groups: 1 };
     LayerShape {
         images,
         input: [case.h, case.w],

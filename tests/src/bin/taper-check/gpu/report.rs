@@ -41,7 +41,8 @@ impl Check {
     }
 
     fn to_json(&self) -> Value {
-        let part = |(part, error, tolerance): &(String, f64, f64)| json!({"part": part, "error": error, "most": tolerance});
+        let part =
+            |(part, error, tolerance): &(String, f64, f64)| json!({"part": part, "error": error, "most": tolerance});
         json!({
             "name": self.name,
             "passed": self.passed(),
