@@ -79,6 +79,5 @@ fn compile(nvcc: &Path, module: &str, out: &Path) {
 
 fn fail(problem: &str) -> ! {
     println!("cargo:warning={problem}");
-    eprintln!("error: {problem}");
     exit(1)
 }

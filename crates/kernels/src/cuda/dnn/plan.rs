@@ -1,5 +1,3 @@
-use std::sync::Arc;
-
 use candle_core::Result;
 use candle_core::cuda_backend::cudarc::cudnn::sys::{
     self, cudnnBackendAttributeName_t as Attribute, cudnnBackendAttributeType_t as Type,
@@ -21,7 +19,7 @@ pub(super) enum Place<'a> {
 pub(super) struct Plan {
     plan: Descriptor,
     /// What the plan was made of; cuDNN's own front end keeps these alive too.
-    _parts: (Arc<Vec<Descriptor>>, Descriptor),
+    _parts: Vec<Descriptor>,
     /// Bytes it needs beside its tensors.
     pub(super) workspace: usize,
     /// Number of the engine among cuDNN's for this operation.
@@ -57,28 +55,13 @@ impl Terms {
 
 impl Plan {
     /// The plan that cuDNN's heuristics put first among those that give the same bits every time.
+    ///
+    /// # Errors
+    /// cuDNN's; a convolution that no such engine computes.
     pub(super) fn best(place: &Place<'_>, problem: &Problem, direction: Direction, terms: Terms) -> Result<Self> {
-        let none = || {
-            let problem =
-                format!("cuDNN has no engine that gives the same bits every time for {direction:?} of {problem:?}");
-            KernelError::Gpu { op: "conv2d", problem }.into()
-        };
-        Self::first(place, problem, direction, terms, 1)?.pop().ok_or_else(none)
-    }
-
-    /// The first `most` plans that will do, best first.
-    pub(super) fn first(
-        place: &Place<'_>,
-        problem: &Problem,
-        direction: Direction,
-        terms: Terms,
-        most: usize,
-    ) -> Result<Vec<Self>> {
         let mut parts = problem.operation(direction)?;
         let graph = graph(place, &parts)?;
         parts.push(graph);
-        let parts = Arc::new(parts);
-        let mut plans = Vec::new();
         // The second mode knows engines that are slow but take everything.
         for mode in [Mode::CUDNN_HEUR_MODE_A, Mode::CUDNN_HEUR_MODE_FALLBACK] {
             for configuration in configurations(place, &parts, mode)? {
@@ -87,17 +70,14 @@ impl Plan {
                 if terms.accept(problem, &notes)
                     && let Ok((plan, workspace)) = finalise(place, &configuration)
                 {
-                    plans.push(Self { plan, _parts: (parts.clone(), configuration), workspace, engine });
+                    parts.push(configuration);
+                    return Ok(Self { plan, _parts: parts, workspace, engine });
                 }
-                if plans.len() == most {
-                    return Ok(plans);
-                }
-            }
-            if !plans.is_empty() {
-                break;
             }
         }
-        Ok(plans)
+        let problem =
+            format!("cuDNN has no engine that gives the same bits every time for {direction:?} of {problem:?}");
+        Err(KernelError::Gpu { op: "conv2d", problem }.into())
     }
 
     /// # Safety

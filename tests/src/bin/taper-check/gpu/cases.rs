@@ -113,9 +113,12 @@ fn batch_norms(noise: &mut Noise) -> Result<Vec<Case>> {
     Ok(cases)
 }
 
+/// An op of one activation.
+type Unary = Box<dyn Fn(&Tensor) -> Result<Tensor>>;
+
 fn pools(noise: &mut Noise) -> Result<Vec<Case>> {
     let overlapping = PoolGeometry { stride: [2; 2], padding: [1; 2], ..PoolGeometry::square(3) };
-    let mut case = |name: &str, op: Box<dyn Fn(&Tensor) -> Result<Tensor>>| {
+    let mut case = |name: &str, op: Unary| {
         let inputs = vec![activation(noise.tensor(&[2, 9, 8, 24])?)];
         Ok::<_, candle_core::Error>(Case { name: name.to_owned(), inputs, op: Box::new(move |x| op(&x[0])) })
     };
