@@ -128,8 +128,52 @@ pub(crate) struct TrainSection {
     pub(crate) drop_last: bool,
     pub(crate) dtype: String,
     pub(crate) device: String,
+    /// The most memory that the run may need by the estimate before its start: `auto` for what the system has left, `off`
+    /// for no bound, or a number of MiB.
+    #[serde(default)]
+    pub(crate) memory_limit: MemoryLimitChoice,
     /// Instructions of the CPU kernels: `auto`, `amx-short`, `amx`, `avx512`, `avx2` or `portable`.
     pub(crate) cpu_path: String,
+}
+
+/// `train.memory_limit` as it was written.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum MemoryLimitChoice {
+    Mebibytes(i64),
+    Word(String),
+}
+
+/// `train.memory_limit` as it is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MemoryLimit {
+    /// What the system has left.
+    Auto,
+    Off,
+    Bytes(u64),
+}
+
+impl Default for MemoryLimitChoice {
+    fn default() -> Self {
+        Self::Word("auto".to_owned())
+    }
+}
+
+impl MemoryLimitChoice {
+    pub(crate) fn parse(&self) -> Result<MemoryLimit> {
+        let wrong = |shown: String| {
+            usage(format!("train.memory_limit = {shown}: must be \"auto\", \"off\", or a number of MiB above 0"))
+        };
+        match self {
+            Self::Word(word) if word == "auto" => Ok(MemoryLimit::Auto),
+            Self::Word(word) if word == "off" => Ok(MemoryLimit::Off),
+            Self::Word(word) => Err(wrong(format!("{word:?}"))),
+            Self::Mebibytes(number) => match u64::try_from(*number) {
+                Ok(mebibytes) if mebibytes > 0 => Ok(MemoryLimit::Bytes(mebibytes.saturating_mul(1 << 20))),
+                _ => Err(wrong(number.to_string())),
+            },
+        }
+    }
 }
 
 fn no_freeze() -> String {
@@ -192,6 +236,7 @@ impl RunConfig {
         like.data.prefetch = self.data.prefetch;
         like.data.cache_mib = self.data.cache_mib;
         like.train.device = self.train.device.clone();
+        like.train.memory_limit = self.train.memory_limit.clone();
         like.checkpoint = self.checkpoint.clone();
         like.log = self.log.clone();
         like == *self
@@ -205,6 +250,7 @@ impl RunConfig {
         self.schedule.validate()?;
         crate::device::check_dtype(&self.train.dtype)?;
         crate::device::cpu_path(&self.train.cpu_path)?;
+        self.train.memory_limit.parse()?;
         self.frozen()?;
         if self.train.cache_features == CacheFeatures::On {
             self.require_cachable()?;

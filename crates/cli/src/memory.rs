@@ -7,6 +7,7 @@ use taper_data::{Covers, Part};
 use taper_optim::OptimizerConfig;
 use taper_train::Source;
 
+use crate::config::MemoryLimit;
 use crate::exit::no_memory;
 use crate::job::Job;
 
@@ -14,10 +15,9 @@ const F32: u64 = 4;
 const MIB: u64 = 1 << 20;
 /// The program itself, its threads' stacks and buffers of the kernels, on two threads.
 const PROGRAM_BYTES: u64 = 30 * MIB;
-/// Outputs of the widest layer that the backward pass holds beside what is kept. What it has used it lets go, so that
-/// one comes near what was measured: BaseNet at width 0.125 takes 1.53 MiB more for each image (1.51 by this count),
-/// ResNet-18 21.5 (25) and ResNet-50 90 (109).
-const TRANSIENT_LAYERS: u64 = 1;
+/// Copies of the largest layer's weights that a step takes: in the order of the kernels (Winograd's 36 products stand for
+/// nine weights), and where its gradient is put together.
+const COPIES_AT_WORK: u64 = 4;
 /// Copies of the weights while a checkpoint is put together: the values, the file's parts, the file.
 const COPIES_TO_SAVE: u64 = 3;
 
@@ -28,7 +28,9 @@ pub(crate) struct Need {
     /// Gradients, what the optimizer remembers, averaged weights.
     optimizer: u64,
     activations: u64,
-    workspace: u64,
+    /// What a checkpoint takes beyond the activations, whose place its copies have.
+    saving: u64,
+    program: u64,
     loader: u64,
 }
 
@@ -50,20 +52,21 @@ impl Need {
         let state = trained * (state_copies + u64::from(config.train.ema_decay.is_some()));
         let optimizer = trained * gradient_copies + state;
         // A frozen backbone goes forward only, and keeps nothing.
-        let kept = if job.caches_features() { 0 } else { cost.kept_values as u64 };
-        let transient = TRANSIENT_LAYERS * cost.widest_values as u64;
+        let values = if job.caches_features() { cost.forward_values } else { cost.training_values };
+        let activations = batch_size.saturating_mul(values as u64 * F32);
         Ok(Self {
             weights: all,
             optimizer,
-            activations: batch_size.saturating_mul(kept * F32),
+            activations,
             // The batch is gone when a checkpoint is put together.
-            workspace: PROGRAM_BYTES + batch_size.saturating_mul(transient * F32).max(COPIES_TO_SAVE * all.max(state)),
+            saving: (COPIES_TO_SAVE * all.max(state)).saturating_sub(activations),
+            program: PROGRAM_BYTES + COPIES_AT_WORK * cost.largest_weights as u64 * F32,
             loader: loader_bytes(job, batch_size),
         })
     }
 
     fn total(&self) -> u64 {
-        [self.weights, self.optimizer, self.activations, self.workspace, self.loader]
+        [self.weights, self.optimizer, self.activations, self.saving, self.program, self.loader]
             .into_iter()
             .fold(0, u64::saturating_add)
     }
@@ -74,12 +77,13 @@ impl std::fmt::Display for Need {
         let mib = |bytes: u64| bytes / MIB;
         write!(
             f,
-            "{} MiB (weights {}, optimizer {}, activations {}, workspace {}, images {})",
+            "{} MiB (weights {}, optimizer {}, activations {}, checkpoint {}, program {}, images {})",
             mib(self.total()),
             mib(self.weights),
             mib(self.optimizer),
             mib(self.activations),
-            mib(self.workspace),
+            mib(self.saving),
+            mib(self.program),
             mib(self.loader)
         )
     }
@@ -108,7 +112,12 @@ fn loader_bytes(job: &Job<'_>, batch_size: u64) -> u64 {
 /// # Errors
 /// Exit 5 with what it needs, what there is, and the batch size that fits.
 pub(crate) fn require_room(job: &Job<'_>) -> Result<()> {
-    let Some(room) = room() else { return Ok(()) };
+    let room = match job.config.train.memory_limit.parse()? {
+        MemoryLimit::Off => None,
+        MemoryLimit::Auto => room(),
+        MemoryLimit::Bytes(bytes) => Some(bytes),
+    };
+    let Some(room) = room else { return Ok(()) };
     let need = Need::of(job)?;
     if need.total() <= room {
         return Ok(());
@@ -125,7 +134,8 @@ pub(crate) fn require_room(job: &Job<'_>) -> Result<()> {
         fits => format!("train.batch_size = {fits} fits"),
     };
     Err(no_memory(format!(
-        "train.batch_size = {batch_size}: not enough memory: the run needs about {need}, {} MiB are there; {remedy}",
+        "train.batch_size = {batch_size}: not enough memory: the run needs about {need}, {} MiB are there; {remedy}; \
+         train.memory_limit = \"off\" tries it all the same",
         room / MIB
     )))
 }

@@ -40,6 +40,7 @@ fn optional_keys() -> Vec<(&'static str, Value)> {
         ("train.patience", Value::Integer(1)),
         ("train.on_nonfinite", Value::String(String::new())),
         ("train.base_weights", Value::String(String::new())),
+        ("train.memory_limit", Value::String(String::new())),
         ("checkpoint.every_steps", Value::Integer(1)),
         ("checkpoint.every_minutes", Value::Float(1.0)),
     ]
@@ -90,8 +91,16 @@ fn last_text<'a>(wishes: &'a [Wish], key: &str) -> Option<&'a str> {
 /// Resolves the configuration that a run wrote, with the few changes that a resume allows.
 pub(crate) fn resolve_run(path: &Path, wishes: Vec<Wish>) -> Result<Resolved> {
     /// Where images come from and how fast, never which weights come out.
-    const MAY_CHANGE: [&str; 7] =
-        ["data.location", "data.workers", "data.prefetch", "data.cache_mib", "train.device", "checkpoint.", "log."];
+    const MAY_CHANGE: [&str; 8] = [
+        "data.location",
+        "data.workers",
+        "data.prefetch",
+        "data.cache_mib",
+        "train.device",
+        "train.memory_limit",
+        "checkpoint.",
+        "log.",
+    ];
     let mut layered = Layered::of_run(path)?;
     let before = layered.table.clone();
     for wish in &wishes {
@@ -226,7 +235,11 @@ impl Layered {
 
 /// Whether a value of another type than the known one may stand there.
 fn is_alternative(key: &str, value: &Value) -> bool {
-    key == "train.class_weights" && (value.is_array() || value.is_str())
+    match key {
+        "train.class_weights" => value.is_array() || value.is_str(),
+        "train.memory_limit" => value.is_integer() || value.is_str(),
+        _ => false,
+    }
 }
 
 /// A whole number may stand where a fraction is expected.

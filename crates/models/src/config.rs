@@ -49,10 +49,44 @@ pub struct ModelCost {
     pub num_parameters: usize,
     /// Multiply-adds of a forward pass in convolutions and linear layers.
     pub forward_macs: usize,
-    /// Values that a training step keeps until the backward pass: the outputs of convolutions, normalisations and sums.
-    pub kept_values: usize,
-    /// Values of the largest of these outputs.
-    pub widest_values: usize,
+    /// Most values that a training step holds at a time: what is kept for the backward pass, and the gradients on its way.
+    pub training_values: usize,
+    /// Most values that a pass without learning holds at a time.
+    pub forward_values: usize,
+    /// Values of the layer with most weights.
+    pub largest_weights: usize,
+}
+
+/// The outputs of a network's layers in their order, as memory sees them.
+#[derive(Debug, Default)]
+pub(crate) struct Outputs {
+    kept: usize,
+    widest: usize,
+    training_values: usize,
+}
+
+impl Outputs {
+    /// Outputs of a layer's size that are at work beside what is kept: in a backward pass the gradient of its output, of
+    /// its input and of its shortcut; in a forward pass the output, the input and the shortcut.
+    const AT_WORK: usize = 3;
+
+    /// Counts `num_kept` outputs of so many values each. The backward pass frees what it has passed, so it holds what is
+    /// kept up to a layer and what is at work there.
+    pub(crate) fn keep(&mut self, num_kept: usize, values: usize) {
+        self.kept += num_kept * values;
+        self.widest = self.widest.max(values);
+        self.training_values = self.training_values.max(self.kept + Self::AT_WORK * values);
+    }
+
+    /// The most in a training step.
+    pub(crate) fn training_values(&self) -> usize {
+        self.training_values
+    }
+
+    /// The most in a pass that keeps nothing.
+    pub(crate) fn forward_values(&self) -> usize {
+        Self::AT_WORK * self.widest
+    }
 }
 
 impl ModelConfig {
@@ -194,25 +228,30 @@ fn basenet_cost(config: &BaseNetConfig, num_classes: usize) -> ModelCost {
     // Convolution weights are used once per pixel; batch norms have two values per channel.
     let mut conv_weights = 9 * 3 * stem;
     let mut norm_values = 2 * stem;
-    // What is kept of each: its convolution's output and its norm's.
-    let (mut kept_channels, mut widest_channels) = (2 * stem, stem);
+    let mut outputs = Outputs::default();
+    // What is kept of each: its convolution's output and its norm's, which has ReLU, scaling and sum in it.
+    outputs.keep(2, stem * pixels);
+    let mut largest_weights = 9 * 3 * stem;
     for block in config.blocks() {
         conv_weights += 9 * block.c_out * (block.c_in + block.c_out) / config.groups;
         if block.c_in != block.c_out && (config.shortcut == Shortcut::Conv1x1 || block.c_out < block.c_in) {
             conv_weights += block.c_in * block.c_out;
-            kept_channels += block.c_out;
+            outputs.keep(1, block.c_out * pixels);
         }
         norm_values += 4 * block.c_out;
-        // Two convolutions, two norms and the sum with the shortcut.
-        kept_channels += 5 * block.c_out;
-        widest_channels = widest_channels.max(block.c_out);
+        outputs.keep(4, block.c_out * pixels);
+        largest_weights = largest_weights.max(9 * block.c_out * block.c_in.max(block.c_out) / config.groups);
     }
+    // The pooled values, and the same in the order of the linear layer's weights.
+    outputs.keep(2, config.head_inputs());
     let linear_weights = config.head_inputs() * HEAD_UNITS + HEAD_UNITS * num_classes;
+    let largest_weights = largest_weights.max(config.head_inputs() * HEAD_UNITS);
     let head_vectors = HEAD_UNITS + num_classes + 2 * num_classes;
     ModelCost {
         num_parameters: conv_weights + norm_values + linear_weights + head_vectors,
         forward_macs: conv_weights * pixels + linear_weights,
-        kept_values: kept_channels * pixels,
-        widest_values: widest_channels * pixels,
+        training_values: outputs.training_values(),
+        forward_values: outputs.forward_values(),
+        largest_weights,
     }
 }

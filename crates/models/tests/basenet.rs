@@ -146,3 +146,15 @@ fn images_of_another_size_are_refused_by_size() {
     let error = model.forward_t(&images, false).unwrap_err().to_string();
     assert!(error.contains("16x16") && error.contains("8x8"), "{error}");
 }
+
+#[test]
+fn what_a_step_holds_at_a_time_is_counted_at_its_fullest_layer() {
+    let config = BaseNetConfig { width: 0.125, depths: [1, 1, 1, 0], ..BaseNetConfig::default() };
+    let cost = ModelConfig::BaseNet(config).cost(100);
+    // The stem's 8 channels and blocks of 8, 16 and 32; two of them have a convolution as their shortcut.
+    let kept = 2 * 8 + 4 * (8 + 16 + 32) + (16 + 32);
+    // At the last block, with three outputs of its size at work: 1.5 MiB for an image. 1.51 was measured on two cores.
+    assert_eq!(cost.training_values, (kept + 3 * 32) * 32 * 32);
+    assert_eq!(cost.forward_values, 3 * 32 * 32 * 32);
+    assert_eq!(cost.largest_weights, 50 * 32 * 16 * 16);
+}

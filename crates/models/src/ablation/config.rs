@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::Outputs;
 use crate::{LayerOrder, ModelCost, ModelError};
 
 /// What an [`AblationNet`](crate::AblationNet) is built from. The default is the report's initial network, step 0.
@@ -198,7 +199,7 @@ impl AblationConfig {
 /// Parameters and multiply-adds, counted from the configuration.
 pub(crate) fn ablation_cost(config: &AblationConfig, num_classes: usize) -> ModelCost {
     let (mut num_parameters, mut forward_macs) = (0, 0);
-    let (mut kept_values, mut widest_values) = (0, 0);
+    let (mut outputs, mut largest_weights) = (Outputs::default(), 0);
     let mut side = config.input_size;
     for block in config.blocks() {
         for conv in 0..config.convs_per_block {
@@ -209,17 +210,14 @@ pub(crate) fn ablation_cost(config: &AblationConfig, num_classes: usize) -> Mode
             forward_macs += weights * side * side;
             let output = block.c_out * side * side;
             // The convolution's output, and the norm's or the rectifier's.
-            kept_values += 2 * output;
-            widest_values = widest_values.max(output);
+            outputs.keep(2, output);
+            largest_weights = largest_weights.max(weights);
             num_parameters += weights + block.c_out * values_per_channel(config.norm);
         }
         if config.skip == Skip::Add && block.c_in != block.c_out {
             num_parameters += block.c_in * block.c_out;
             forward_macs += block.c_in * block.c_out * side * side;
-            kept_values += block.c_out * side * side;
-        }
-        if config.skip == Skip::Add {
-            kept_values += block.c_out * side * side;
+            outputs.keep(1, block.c_out * side * side);
         }
         side = if block.is_pooled { side / 2 } else { side };
     }
@@ -229,8 +227,9 @@ pub(crate) fn ablation_cost(config: &AblationConfig, num_classes: usize) -> Mode
     ModelCost {
         num_parameters: num_parameters + linear_weights + units + num_classes + norm_values,
         forward_macs: forward_macs + linear_weights,
-        kept_values,
-        widest_values,
+        training_values: outputs.training_values(),
+        forward_values: outputs.forward_values(),
+        largest_weights: largest_weights.max(config.head_inputs() * units),
     }
 }
 

@@ -156,8 +156,9 @@ impl ForeignConfig {
             num_parameters: num_parameters + head + num_classes,
             forward_macs: (forward_macs as f64 * pixels as f64 / f64::from(224 * 224)) as usize + head,
             // A frozen backbone goes forward only.
-            kept_values: 0,
-            widest_values: VALUES_PER_PIXEL * pixels,
+            training_values: VALUES_PER_PIXEL * pixels,
+            forward_values: VALUES_PER_PIXEL * pixels,
+            largest_weights: head,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::config::{BlockKind, BlockPlace, ResNetConfig, ResNetLayout, Stem};
 use crate::ModelCost;
+use crate::config::Outputs;
 
 /// The cost for one image of the configuration's size.
 pub(crate) fn resnet_cost(layout: &ResNetLayout, config: &ResNetConfig, num_classes: usize) -> ModelCost {
@@ -12,8 +13,9 @@ pub(crate) fn resnet_cost(layout: &ResNetLayout, config: &ResNetConfig, num_clas
     ModelCost {
         num_parameters: tally.num_parameters + linear_weights + num_classes,
         forward_macs: tally.forward_macs + linear_weights,
-        kept_values: tally.kept_values,
-        widest_values: tally.widest_values,
+        training_values: tally.outputs.training_values(),
+        forward_values: tally.outputs.forward_values(),
+        largest_weights: tally.largest_weights.max(linear_weights),
     }
 }
 
@@ -23,8 +25,8 @@ struct Tally {
     side: usize,
     num_parameters: usize,
     forward_macs: usize,
-    kept_values: usize,
-    widest_values: usize,
+    outputs: Outputs,
+    largest_weights: usize,
 }
 
 impl Tally {
@@ -39,6 +41,8 @@ impl Tally {
             }
         }
         self.side = self.side.div_ceil(2);
+        // What the max-pool gives.
+        self.outputs.keep(1, width * self.side * self.side);
     }
 
     fn block(&mut self, place: &BlockPlace) {
@@ -58,18 +62,16 @@ impl Tally {
         if !place.keeps_shape() {
             self.conv_and_norm(c_in, c_out, 1, 1);
         }
-        // The sum with the shortcut.
-        self.kept_values += c_out * self.side * self.side;
     }
 
-    /// A convolution whose weights are used once per outgoing pixel, and the two values per channel of its batch norm.
+    /// A convolution whose weights are used once per outgoing pixel, and the two values per channel of its batch norm,
+    /// which has ReLU and the sum with a shortcut in it. The outputs of both are kept.
     fn conv_and_norm(&mut self, c_in: usize, c_out: usize, kernel: usize, stride: usize) {
         let weights = c_in * c_out * kernel * kernel;
         self.side = self.side.div_ceil(stride);
         self.num_parameters += weights + 2 * c_out;
         self.forward_macs += weights * self.side * self.side;
-        let output = c_out * self.side * self.side;
-        self.kept_values += 2 * output;
-        self.widest_values = self.widest_values.max(output);
+        self.outputs.keep(2, c_out * self.side * self.side);
+        self.largest_weights = self.largest_weights.max(weights);
     }
 }
