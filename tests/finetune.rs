@@ -178,9 +178,18 @@ fn last_layers_are_trained_and_a_lost_start_is_made_again() {
     assert!(outcome.stderr.contains("own.safetensors: its SHA-256 is"), "{}", outcome.stderr);
 }
 
-fn copy_photo(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to.parent().unwrap()).unwrap();
-    std::fs::copy(from, to).unwrap();
+/// All of the old images to learn from, under other names, new ones to keep, and a class more.
+fn write_more_photos(root: &Path) {
+    for index in 0..30 {
+        let class = ["ant", "bee", "wasp"][index % 3];
+        let to = root.join(format!("train/{class}/old-{index}.png"));
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        std::fs::copy(Inputs::get().path(&format!("photos/{class}/{index}.png")), to).unwrap();
+    }
+    for index in 100..112 {
+        write_photo(&root.join(format!("val/{}/{index}.png", ["ant", "bee", "wasp"][index % 3])), index);
+        write_photo(&root.join(format!("{}/fly/{index}.png", ["train", "val"][index % 2])), index);
+    }
 }
 
 #[test]
@@ -204,17 +213,8 @@ fn other_classes_and_images_that_were_held_out_are_named_when_a_run_is_the_start
         assert!(!same.contains(words), "{same}");
     }
 
-    // All of the old images are learnt from, under other names; there is a class more.
     let more = folder.path().join("more");
-    for index in 0..30 {
-        let class = ["ant", "bee", "wasp"][index % 3];
-        let old = inputs.path(&format!("photos/{class}/{index}.png"));
-        copy_photo(&old, &more.join(format!("train/{class}/old-{index}.png")));
-    }
-    for index in 100..112 {
-        write_photo(&more.join(format!("val/{}/{index}.png", ["ant", "bee", "wasp"][index % 3])), index);
-        write_photo(&more.join(format!("{}/fly/{index}.png", ["train", "val"][index % 2])), index);
-    }
+    write_more_photos(&more);
     let stderr = begin(&more, "more-run");
     let first_shown = first.display();
     for words in [

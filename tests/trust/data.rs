@@ -251,49 +251,51 @@ fn edit_card(from: &Path, to: &Path, change: impl Fn(&mut serde_json::Value)) {
     taper_train::write_weights(to, tensors, &[("format", format), ("taper", text.as_str())].into()).unwrap();
 }
 
+fn predict_on_val(root: &Path, what: &str) -> taper_tests::Outcome {
+    run(command(&format!("predict {what} data/val --topk 3")).current_dir(root)).unwrap()
+}
+
+fn other_mean(card: &mut serde_json::Value) {
+    card["preprocessing"]["mean"] = serde_json::json!([0.9, 0.9, 0.9]);
+}
+
 #[test]
-fn predict_takes_classes_and_preprocessing_from_the_weights_and_refuses_those_that_do_not_fit() {
+fn predict_takes_classes_and_preprocessing_from_the_weights() {
     let folder = temp_folder().unwrap();
     let root = folder.path();
     trained(root);
-    let predict = |what: &str| run(command(&format!("predict {what} data/val --topk 3")).current_dir(root)).unwrap();
-    let of_run = predict("run");
+    let of_run = predict_on_val(root, "run");
     // The weights alone say the same as the run that they lie in.
     std::fs::copy(root.join("run/model.safetensors"), root.join("alone.safetensors")).unwrap();
-    assert_eq!(predict("alone.safetensors").expect_code(0).stdout, of_run.expect_code(0).stdout);
-    edit_card(&root.join("alone.safetensors"), &root.join("dark.safetensors"), |card| {
-        card["preprocessing"]["mean"] = serde_json::json!([0.9, 0.9, 0.9]);
-    });
-    assert_ne!(predict("dark.safetensors").expect_code(0).stdout, of_run.stdout, "another mean changes nothing");
+    assert_eq!(predict_on_val(root, "alone.safetensors").expect_code(0).stdout, of_run.expect_code(0).stdout);
+    edit_card(&root.join("alone.safetensors"), &root.join("dark.safetensors"), other_mean);
+    let dark = predict_on_val(root, "dark.safetensors");
+    assert_ne!(dark.expect_code(0).stdout, of_run.stdout, "another mean changes nothing");
+}
 
+#[test]
+fn predict_refuses_weights_whose_classes_or_preprocessing_are_not_their_own() {
+    let folder = temp_folder().unwrap();
+    let root = folder.path();
+    trained(root);
+    std::fs::copy(root.join("run/model.safetensors"), root.join("whole.safetensors")).unwrap();
     type Change = fn(&mut serde_json::Value);
-    let cases: [(Change, &str, &str); 3] = [
-        (
-            |card| drop(card["classes"].as_array_mut().unwrap().pop()),
-            "it names 2 classes, and its head (",
-            "the classes of run/classes.json are not the model's: 3 there, 2 in the model",
-        ),
-        (
-            |card| card["classes"].as_array_mut().unwrap().push("dog".into()),
-            "it names 4 classes, and its head (",
-            "the classes of run/classes.json are not the model's: 3 there, 4 in the model",
-        ),
-        (
-            |card| card["preprocessing"]["mean"] = serde_json::json!([0.9, 0.9, 0.9]),
-            "",
-            "run/preprocess.json is not the preprocessing that run/model.safetensors was trained with",
-        ),
+    let fewer: Change = |card| drop(card["classes"].as_array_mut().unwrap().pop());
+    let more: Change = |card| card["classes"].as_array_mut().unwrap().push("dog".into());
+    let cases: [(Change, &str, &str); 5] = [
+        (fewer, "changed.safetensors", "changed.safetensors: it names 2 classes, and its head ("),
+        (more, "changed.safetensors", "changed.safetensors: it names 4 classes, and its head ("),
+        (fewer, "run", "the classes of run/classes.json are not the model's: 3 there, 2 in the model"),
+        (more, "run", "the classes of run/classes.json are not the model's: 3 there, 4 in the model"),
+        (other_mean, "run", "run/preprocess.json is not the preprocessing that run/model.safetensors was trained with"),
     ];
-    for (change, of_file, of_run) in cases {
-        edit_card(&root.join("alone.safetensors"), &root.join("changed.safetensors"), change);
-        edit_card(&root.join("alone.safetensors"), &root.join("run/model.safetensors"), change);
-        if !of_file.is_empty() {
-            let outcome = predict("changed.safetensors");
-            outcome.expect_code(3);
-            assert!(outcome.stderr.contains(of_file) && outcome.stderr.contains("has 3 outputs"), "{}", outcome.stderr);
+    for (change, what, words) in cases {
+        for path in ["changed.safetensors", "run/model.safetensors"] {
+            edit_card(&root.join("whole.safetensors"), &root.join(path), change);
         }
-        let outcome = predict("run");
+        let outcome = predict_on_val(root, what);
         outcome.expect_code(3);
-        assert!(outcome.stderr.contains(of_run), "no {of_run:?} in: {}", outcome.stderr);
+        assert!(outcome.stderr.contains(words), "no {words:?} in: {}", outcome.stderr);
+        assert!(what == "run" || outcome.stderr.contains("has 3 outputs"), "{}", outcome.stderr);
     }
 }

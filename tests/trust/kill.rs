@@ -44,9 +44,16 @@ enum How {
 /// Starts the command and stops it after `delay`. Whether it was still running, which it is not asked to be.
 fn stop_after(command: &mut Command, delay: Duration, how: How) -> bool {
     let mut child = command.stderr(Stdio::null()).spawn().unwrap();
-    std::thread::sleep(delay);
-    if child.try_wait().unwrap().is_some() {
-        return false;
+    let started = Instant::now();
+    loop {
+        // The first run may have taken long on a busy machine, and this one be done long before the delay is over.
+        if child.try_wait().unwrap().is_some() {
+            return false;
+        }
+        match delay.checked_sub(started.elapsed()) {
+            Some(rest) => std::thread::sleep(rest.min(Duration::from_millis(20))),
+            None => break,
+        }
     }
     match how {
         How::Kill => child.kill().unwrap(),

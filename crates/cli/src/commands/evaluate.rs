@@ -5,7 +5,7 @@ use candle_nn::ModuleT;
 use serde::Serialize;
 use std::path::Path;
 use std::time::Instant;
-use taper_data::{DataSpec, OpenedData, Part, Split, open};
+use taper_data::{DataSpec, Loader, OpenedData, Part, Split, open};
 use taper_metrics::Throughput;
 use taper_report::{Columns, LabelColumn, PredictionRow, write_predictions};
 use taper_train::{Averaged, Copies, EvaluatedImage, Evaluation, evaluate, write_atomically};
@@ -51,9 +51,7 @@ pub(crate) fn run(args: &EvaluateArgs) -> Result<Ended> {
             data.provenance.source, args.split
         )));
     }
-    let threads = threads(args.batch_size, args.workers)?;
-    let transform = trained.card.preprocessing.eval_transform();
-    let loader = eval_loader(data.dataset.clone(), indices.into(), transform, threads);
+    let images = trained.images(loader_of(args, &trained, &data, indices)?, &device);
     let mut rows = Vec::with_capacity(indices.len());
     let started = Instant::now();
     let averaged = |copies| Averaged { model: &trained.model, copies };
@@ -64,8 +62,7 @@ pub(crate) fn run(args: &EvaluateArgs) -> Result<Ended> {
         Tta::FlipShift => &shift,
     };
     interrupt.batches_begin();
-    let stop = || interrupt.seen().is_some();
-    let evaluation = evaluate(model, &trained.images(loader, &device), &stop, |image| {
+    let evaluation = evaluate(model, &images, &|| interrupt.seen().is_some(), |image| {
         rows.push(row(&image, &data, &trained.card.classes));
     })?;
     let Some(evaluation) = evaluation else { return Ok(interrupt.stopped_without_result()) };
@@ -82,6 +79,12 @@ pub(crate) fn run(args: &EvaluateArgs) -> Result<Ended> {
         print_report(&report, &evaluation);
     }
     Ok(Ended::Done)
+}
+
+fn loader_of(args: &EvaluateArgs, trained: &Trained, data: &OpenedData, indices: &[usize]) -> Result<Loader> {
+    let threads = threads(args.batch_size, args.workers)?;
+    let transform = trained.card.preprocessing.eval_transform();
+    Ok(eval_loader(data.dataset.clone(), indices.into(), transform, threads))
 }
 
 fn keep_predictions(path: &Path, rows: &[PredictionRow]) -> Result<()> {
