@@ -91,12 +91,13 @@ def make_pickle():
     write("pickle", "program", b"\x80\x02cposix\nsystem\nX\2\0\0\0id\x85R.")
 
 
-def tar(entries):
+def tar(entries, form=tarfile.USTAR_FORMAT, headers=None):
     out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+    with tarfile.open(fileobj=out, mode="w", format=form) as archive:
         for name, kind, data, link in entries:
             info = tarfile.TarInfo(name)
             info.type, info.size, info.linkname, info.mtime = kind, len(data), link, 0
+            info.pax_headers = headers or {}
             archive.addfile(info, io.BytesIO(data))
     # What follows the two closing blocks is padding.
     return out.getvalue().rstrip(b"\0") + bytes(1024)
@@ -125,12 +126,30 @@ def make_archives():
     for name, entries in cases.items():
         for target in ("cifar", "unpack"):
             write(target, name, tar(entries))
-    huge = bytearray(tar([("train.bin", file, b"1234", "")]))
-    huge[124:136] = b"77777777777\0"
-    huge[148:156] = b" " * 8
-    huge[148:156] = b"%06o\0 " % sum(huge[:512])
-    for target in ("cifar", "unpack"):
-        write(target, "claims-8-gib", bytes(huge))
+    long = [("a/" * 80 + "long.bin", file, b"long", "")]
+    one = [("train.bin", file, b"1234", "")]
+    extended = {
+        "gnu-long-name": tar(long, tarfile.GNU_FORMAT),
+        "pax-long-name": tar(long, tarfile.PAX_FORMAT),
+        "pax-up": tar(one, tarfile.PAX_FORMAT, {"path": "../../evil.bin"}),
+        "pax-size": tar(one, tarfile.PAX_FORMAT, {"size": "99999999999"}),
+        "claims-8-gib": with_fields(tar(one), {124: b"77777777777\0"}),
+        # GNU's old form: one piece of four bytes at the end of 8 GiB of nothing.
+        "sparse": with_fields(tar(one), {156: b"S", 257: b"ustar  \0", 386: b"77777777770\0" + b"00000000004\0", 483: b"77777777774\0"}),
+    }
+    for name, data in extended.items():
+        for target in ("cifar", "unpack"):
+            write(target, name, data)
+
+
+def with_fields(archive, fields):
+    """Overwrites fields of the first header, and puts its checksum right."""
+    out = bytearray(archive)
+    for at, value in fields.items():
+        out[at:at + len(value)] = value
+    out[148:156] = b" " * 8
+    out[148:156] = b"%06o\0 " % sum(out[:512])
+    return bytes(out)
 
 
 def png(width, height, depth=8, colour=2, data=None):

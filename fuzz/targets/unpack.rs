@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 mod scratch;
 
 fuzz_target!(|bytes: &[u8]| {
-    let archive = scratch::file("some.tar.gz", &scratch::gzip(bytes));
+    let archive = scratch::file("some.tar.gz", &scratch::tar_gz(bytes));
     let around = archive.with_file_name("around");
     let folder = around.join("folder");
     let _ = std::fs::remove_dir_all(&around);

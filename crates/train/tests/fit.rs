@@ -173,11 +173,11 @@ fn it_learns_and_writes_what_it_promises() {
 /// its end.
 const ASKED_IN_AN_EPOCH: u64 = 4 + 5 + 1;
 
-/// What does not depend on the clock.
-fn timeless(records: &Records) -> (Vec<(u64, f64)>, Vec<(usize, f64, f64)>) {
-    let steps = records.steps.iter().map(|record| (record.step, record.loss));
-    let epochs = records.epochs.iter().map(|record| (record.epoch, record.train_loss, record.val_loss));
-    (steps.collect(), epochs.collect())
+/// Position and losses of each record: what does not depend on the clock.
+fn timeless(records: &Records) -> Vec<(u64, f64, Option<f64>)> {
+    let steps = records.steps.iter().map(|record| (record.step, record.loss, None));
+    let epochs = records.epochs.iter().map(|record| (record.step, record.train_loss, Some(record.val_loss)));
+    steps.chain(epochs).collect()
 }
 
 #[test]
