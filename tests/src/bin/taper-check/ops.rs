@@ -159,7 +159,11 @@ mod tests {
     fn the_first_call_does_not_count() {
         let calls = Cell::new(0);
         let timer = Timer { repetitions: 3, flops: 1.0, size: Size::Smoke };
-        let figures = timer.time(|| Ok(()), |()| Ok(calls.set(calls.get() + 1))).unwrap();
+        let count = |()| {
+            calls.set(calls.get() + 1);
+            Ok(())
+        };
+        let figures = timer.time(|| Ok(()), count).unwrap();
         assert!(figures.seconds >= 0.0 && figures.peak > 0.0 && figures.share > 0.0);
         assert_eq!(calls.get(), 4);
     }

@@ -282,17 +282,11 @@ impl<const PARTS: usize> Block<'_, PARTS> {
         room: &mut [f32],
     ) {
         let (pixel, step) = (self.work.layout.pixel, self.work.grid.column_phases());
-        let (width, channels) = (self.panel.tiles * TILE, self.work.pass.outputs);
-        let may_be_direct = self.stage.is_whole && self.panel.used == width && self.work.bias.is_none();
-        let direct = |tile: &PlaceTile| if may_be_direct { tile.whole } else { None };
-        let mut out = [std::ptr::null_mut(); 2];
-        let mut out_stride = [width * size_of::<f32>(); 2];
+        let width = self.panel.tiles * TILE;
+        let mut out = [(std::ptr::null_mut(), 0); 2];
         for (index, tile) in tiles.iter().enumerate() {
-            out[index] = room[index * TILE * width..].as_mut_ptr();
-            if let Some(output) = direct(tile) {
-                out[index] = self.work.y.start().wrapping_add(output * channels + self.panel.first);
-                out_stride[index] = self.places.column_stride * channels * size_of::<f32>();
-            }
+            let in_room = (room[index * TILE * width..].as_mut_ptr(), width);
+            out[index] = self.direct(tile).unwrap_or(in_room);
         }
         let left = |tile: &PlaceTile| self.copy.start().wrapping_add(tile.start * step * pixel);
         let steps = self.offsets.as_ptr_range();
@@ -306,8 +300,8 @@ impl<const PARTS: usize> Block<'_, PARTS> {
             right_tile: TILE * DEPTH * size_of::<u16>(),
             right_part: self.panel.part() * size_of::<u16>(),
             right_step: PARTS * self.panel.part() * size_of::<u16>(),
-            out,
-            out_stride,
+            out: out.map(|(start, _)| start),
+            out_stride: out.map(|(_, stride)| stride * size_of::<f32>()),
             accumulate: self.stage.begin,
             ahead,
         };
@@ -316,10 +310,21 @@ impl<const PARTS: usize> Block<'_, PARTS> {
         if !self.stage.is_last {
             return;
         }
-        for (index, tile) in tiles.iter().enumerate().filter(|(_, tile)| direct(tile).is_none()) {
+        for (index, tile) in tiles.iter().enumerate().filter(|(_, tile)| self.direct(tile).is_none()) {
             // SAFETY: the outputs are this band's.
             unsafe { self.store(tile.start, &room[index * TILE * width..][..TILE * width]) };
         }
+    }
+
+    /// Where a tile's outputs lie in the result as the unit stores them, and elements between them; `None` where they do
+    /// not, or are not complete.
+    #[inline(always)]
+    fn direct(&self, tile: &PlaceTile) -> Option<(*mut f32, usize)> {
+        let channels = self.work.pass.outputs;
+        let fits = self.stage.is_whole && self.panel.used == self.panel.tiles * TILE && self.work.bias.is_none();
+        let output = tile.whole.filter(|_| fits)?;
+        let start = self.work.y.start().wrapping_add(output * channels + self.panel.first);
+        Some((start, self.places.column_stride * channels))
     }
 
     /// Brings the outputs of a tile to their places, with the bias.
