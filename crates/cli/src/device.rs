@@ -102,5 +102,5 @@ pub(crate) fn cpu_path(name: &str) -> Result<CpuPath> {
 
 /// Makes the kernels of this process take the path that a configuration names.
 pub(crate) fn use_cpu_path(name: &str) -> Result<()> {
-    taper_kernels::set_cpu_path(cpu_path(name)?).map_err(usage)
+    taper_kernels::set_cpu_path(cpu_path(name)?).map_err(|error| usage(error.to_string()))
 }

@@ -1,5 +1,7 @@
 use candle_core::{DType, Shape};
 
+use crate::simd::CpuPath;
+
 /// What an op refuses, with the facts needed to mend the call.
 ///
 /// Ops return [`candle_core::Result`]; a `KernelError` travels inside
@@ -7,6 +9,20 @@ use candle_core::{DType, Shape};
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KernelError {
+    /// The processor lacks a path's instructions.
+    #[error("this processor cannot run the CPU path {path}; the fastest it can is {best}")]
+    CpuPath {
+        /// What was asked for.
+        path: CpuPath,
+        /// The fastest path of this processor that keeps f32's precision.
+        best: CpuPath,
+    },
+    /// A name that is no CPU path's.
+    #[error("unknown CPU path {name:?}; choose amx-short, amx, avx512, avx2 or portable")]
+    UnknownCpuPath {
+        /// What was given.
+        name: String,
+    },
     /// An argument has an element type that the op does not take.
     #[error("{op}: {argument} is {found:?}, but this op takes {expected:?} on this device; convert it with to_dtype")]
     ElementType {

@@ -84,9 +84,16 @@ pub(crate) struct Product {
     pub(crate) out_stride: [usize; 2],
     /// Whether the results start from what is there, or from 0.
     pub(crate) accumulate: usize,
+    /// Memory that later work needs, [`Self::ahead`] of it, asked for meanwhile; it may lie anywhere.
+    pub(crate) ahead: *const u16,
 }
 
 impl Product {
+    /// Numbers that a product of `steps` steps asks for ahead: four cache lines for each product of parts.
+    pub(crate) const fn ahead<const PARTS: usize>(steps: usize) -> usize {
+        steps * (PARTS * (PARTS + 1) / 2) * 4 * 64 / size_of::<u16>()
+    }
+
     /// Computes `rows` by `columns` tiles, each 1 or 2, of numbers in `PARTS` parts, 2 or 3.
     ///
     /// # Safety
@@ -112,7 +119,8 @@ impl Product {
 
 /// One function. A step finds in `r8` and `r9` the first parts of the left rows, in `r10` the distance between rows and
 /// in `r11` that between parts; in `rdi` and `rcx` the first parts of the right tiles, whose rows are `rdx` apart, and
-/// under `rax + 64` the distance between parts. It may change all but the distances; `rdi` is kept for it.
+/// under `rax + 64` the distance between parts. It may change all but the distances; `rdi` is kept for it. What is asked
+/// for ahead is at `r13`.
 macro_rules! function {
     ($name:ident, begin: [$($begin:literal)*], start: [$($start:literal)*], step: [$($step:literal)*],
      end: [$($end:literal)*]) => {
@@ -140,6 +148,7 @@ macro_rules! function {
                     "mov r11, [rax + 24]",
                     "mov rsi, [rax + 32]",
                     "mov rdi, [rax + 48]",
+                    "mov r13, [rax + 120]",
                     "mov edx, 64",
                     "cmp rsi, [rax + 40]",
                     "je 5f",
@@ -165,7 +174,7 @@ macro_rules! function {
                     $($end,)*
                     in("rax") self,
                     out("rcx") _, out("rdx") _, out("rsi") _, out("rdi") _, out("r8") _, out("r9") _,
-                    out("r10") _, out("r11") _, out("r12") _, out("r14") _, out("r15") _,
+                    out("r10") _, out("r11") _, out("r12") _, out("r13") _, out("r14") _, out("r15") _,
                     out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                     out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
                     options(nostack),
@@ -183,20 +192,21 @@ macro_rules! function {
 macro_rules! block {
     ($two:ident $three:ident, begin: $begin:tt, start: $start:tt,
      left: [$($left:literal)*], right: [$($right:literal)*], multiply: [$($multiply:literal)*],
-     left_on: [$($left_on:literal)*], right_on: [$($right_on:literal)*], right_back: [$($right_back:literal)*],
+     ahead: [$($ahead:literal)*], left_on: [$($left_on:literal)*], right_on: [$($right_on:literal)*],
+     right_back: [$($right_back:literal)*],
      end: $end:tt) => {
         function!($two, begin: $begin, start: $start, step: [
-            $($left)* $($right)* $($multiply)*
-            $($right_on)* $($right)* $($multiply)*
-            $($left_on)* $($right_back)* $($left)* $($right)* $($multiply)*
+            $($left)* $($right)* $($multiply)* $($ahead)*
+            $($right_on)* $($right)* $($multiply)* $($ahead)*
+            $($left_on)* $($right_back)* $($left)* $($right)* $($multiply)* $($ahead)*
         ], end: $end);
         function!($three, begin: $begin, start: $start, step: [
-            $($left)* $($right)* $($multiply)*
-            $($right_on)* $($right)* $($multiply)*
-            $($right_on)* $($right)* $($multiply)*
-            $($left_on)* $($right_back)* $($left)* $($right)* $($multiply)*
-            $($right_back)* $($right)* $($multiply)*
-            $($left_on)* $($left)* $($multiply)*
+            $($left)* $($right)* $($multiply)* $($ahead)*
+            $($right_on)* $($right)* $($multiply)* $($ahead)*
+            $($right_on)* $($right)* $($multiply)* $($ahead)*
+            $($left_on)* $($right_back)* $($left)* $($right)* $($multiply)* $($ahead)*
+            $($right_back)* $($right)* $($multiply)* $($ahead)*
+            $($left_on)* $($left)* $($multiply)* $($ahead)*
         ], end: $end);
     };
 }
@@ -214,6 +224,7 @@ impl Product {
         "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7"
         "tdpbf16ps tmm2, tmm5, tmm6" "tdpbf16ps tmm3, tmm5, tmm7"
     ],
+    ahead: ["prefetcht1 [r13]" "prefetcht1 [r13 + 64]" "prefetcht1 [r13 + 128]" "prefetcht1 [r13 + 192]" "add r13, 256"],
     left_on: ["add r8, r11" "add r9, r11"],
     right_on: ["add rdi, [rax + 64]" "add rcx, [rax + 64]"],
     right_back: ["sub rdi, [rax + 64]" "sub rcx, [rax + 64]"],
@@ -228,7 +239,8 @@ impl Product {
         left: ["tileloadd tmm4, [r8 + r10]" "tileloadd tmm5, [r9 + r10]"],
         right: ["tileloadd tmm6, [rdi + rdx]"],
         multiply: ["tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm2, tmm5, tmm6"],
-        left_on: ["add r8, r11" "add r9, r11"],
+    ahead: ["prefetcht1 [r13]" "prefetcht1 [r13 + 64]" "prefetcht1 [r13 + 128]" "prefetcht1 [r13 + 192]" "add r13, 256"],
+    left_on: ["add r8, r11" "add r9, r11"],
         right_on: ["add rdi, [rax + 64]"],
         right_back: ["sub rdi, [rax + 64]"],
         end: ["tilestored [r10 + r8], tmm0" "tilestored [r11 + r9], tmm2"]);
@@ -239,7 +251,8 @@ impl Product {
         left: ["tileloadd tmm4, [r8 + r10]"],
         right: ["tileloadd tmm6, [rdi + rdx]" "tileloadd tmm7, [rcx + rdx]"],
         multiply: ["tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7"],
-        left_on: ["add r8, r11"],
+    ahead: ["prefetcht1 [r13]" "prefetcht1 [r13 + 64]" "prefetcht1 [r13 + 128]" "prefetcht1 [r13 + 192]" "add r13, 256"],
+    left_on: ["add r8, r11"],
         right_on: ["add rdi, [rax + 64]" "add rcx, [rax + 64]"],
         right_back: ["sub rdi, [rax + 64]" "sub rcx, [rax + 64]"],
         end: ["tilestored [r10 + r8], tmm0" "tilestored [r10 + r8 + 64], tmm1"]);
@@ -250,7 +263,8 @@ impl Product {
         left: ["tileloadd tmm4, [r8 + r10]"],
         right: ["tileloadd tmm6, [rdi + rdx]"],
         multiply: ["tdpbf16ps tmm0, tmm4, tmm6"],
-        left_on: ["add r8, r11"],
+    ahead: ["prefetcht1 [r13]" "prefetcht1 [r13 + 64]" "prefetcht1 [r13 + 128]" "prefetcht1 [r13 + 192]" "add r13, 256"],
+    left_on: ["add r8, r11"],
         right_on: ["add rdi, [rax + 64]"],
         right_back: ["sub rdi, [rax + 64]"],
         end: ["tilestored [r10 + r8], tmm0"]);

@@ -29,12 +29,22 @@ pub(super) fn covers(shape: &ConvShape) -> bool {
 
 /// `y = x · w + bias` at every pixel that counts.
 pub(super) fn forward(x: &[f32], w: &[f32], bias: Option<&[f32]>, shape: &ConvShape) -> Vec<f32> {
-    direct::forward(&sampled(x, shape), w, bias, &dense(shape))
+    gathered(x, shape, |x, shape| direct::forward(x, w, bias, shape))
 }
 
 /// Gradient of the input: zeros between the pixels that count.
 pub(super) fn input_gradient(dy: &[f32], w: &[f32], shape: &ConvShape) -> Vec<f32> {
-    let dx = direct::input_gradient(dy, w, &dense(shape));
+    spread(shape, |shape| direct::input_gradient(dy, w, shape))
+}
+
+/// What `pass` makes of the pixels that count, and of the convolution on them alone.
+pub(super) fn gathered(x: &[f32], shape: &ConvShape, pass: impl FnOnce(&[f32], &ConvShape) -> Vec<f32>) -> Vec<f32> {
+    pass(&sampled(x, shape), &dense(shape))
+}
+
+/// The gradient of the input from what `pass` makes of the convolution on the pixels that count.
+pub(super) fn spread(shape: &ConvShape, pass: impl FnOnce(&ConvShape) -> Vec<f32>) -> Vec<f32> {
+    let dx = pass(&dense(shape));
     if shape.geometry.stride == [1, 1] {
         return dx;
     }

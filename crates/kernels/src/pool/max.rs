@@ -4,6 +4,7 @@ use super::PoolShape;
 use crate::build::{build, nth_chunk};
 use crate::geometry::PoolGeometry;
 use crate::graph::{Gradient, Operation, attach, wanted};
+use crate::simd::{self, InstructionSet, Work};
 use crate::storage::{tensor, view};
 
 const OP: &str = "max_pool2d";
@@ -34,41 +35,93 @@ struct MaxPool(PoolShape);
 
 impl MaxPool {
     fn forward(&self, x: &[f32]) -> Vec<f32> {
-        let shape = &self.0;
+        let (path, shape) = (simd::selected(), &self.0);
         build(shape.images * shape.output_len(), shape.output_len(), |index, y| {
-            let image = nth_chunk(x, shape.input_len(), index);
-            self.winners(image, |output, best, _| y[output..output + best.len()].copy_from_slice(best));
+            simd::run(path, Largest { shape, image: nth_chunk(x, shape.input_len(), index), y });
         })
     }
 
     /// The winners are found again from `x`, which the graph keeps anyway; indices need no memory.
     fn input_gradient(&self, x: &[f32], dy: &[f32]) -> Vec<f32> {
-        let shape = &self.0;
+        let (path, shape) = (simd::selected(), &self.0);
         build(x.len(), shape.input_len(), |index, dx| {
             let image = nth_chunk(x, shape.input_len(), index);
-            let dy = nth_chunk(dy, shape.output_len(), index);
-            self.winners(image, |output, _, offsets| {
-                offsets.iter().zip(&dy[output..]).for_each(|(&offset, dy)| dx[offset as usize] += dy);
-            });
+            simd::run(path, Scatter { shape, image, dy: nth_chunk(dy, shape.output_len(), index), dx });
         })
     }
+}
 
-    /// The largest value of each window of one image, and the offset of the input it comes from.
-    fn winners(&self, image: &[f32], mut visit: impl FnMut(usize, &[f32], &[u32])) {
-        let shape = &self.0;
-        let (mut best, mut offsets) = (vec![0.0f32; shape.channels], vec![0u32; shape.channels]);
-        shape.for_each_window(|[row, column], pixels| {
-            for (rank, pixel) in pixels.enumerate() {
-                let values = image[pixel..].iter().zip(pixel as u32..);
-                let winners = best.iter_mut().zip(&mut offsets);
-                for ((best, winner), (&value, offset)) in winners.zip(values) {
-                    let wins = rank == 0 || value > *best || value.is_nan();
-                    *best = if wins { value } else { *best };
-                    *winner = if wins { offset } else { *winner };
+/// The largest value of each window of one image.
+struct Largest<'a> {
+    shape: &'a PoolShape,
+    image: &'a [f32],
+    y: &'a mut [f32],
+}
+
+// Loops rather than closures in both, which would be compiled without the path's instructions.
+impl Work for Largest<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<I: InstructionSet>(self) {
+        let channels = self.shape.channels;
+        for (window, best) in self.y.chunks_exact_mut(channels).enumerate() {
+            let (rows, columns) = self.shape.pixels(window);
+            let mut is_first = true;
+            for row in rows {
+                for column in columns.clone() {
+                    let values = &self.image[(row * self.shape.input[1] + column) * channels..][..channels];
+                    for (best, &value) in best.iter_mut().zip(values) {
+                        let wins = is_first || value > *best || value.is_nan();
+                        *best = if wins { value } else { *best };
+                    }
+                    is_first = false;
                 }
             }
-            visit((row * shape.output[1] + column) * shape.channels, &best, &offsets);
-        });
+        }
+    }
+}
+
+/// Brings the gradients of one image's windows to where their largest values are.
+struct Scatter<'a> {
+    shape: &'a PoolShape,
+    image: &'a [f32],
+    dy: &'a [f32],
+    dx: &'a mut [f32],
+}
+
+impl Work for Scatter<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<I: InstructionSet>(self) {
+        let (channels, width) = (self.shape.channels, self.shape.input[1]);
+        let (mut best, mut winners) = (vec![0.0f32; channels], vec![0u32; channels]);
+        for (window, dy) in self.dy.chunks_exact(channels).enumerate() {
+            let (rows, columns) = self.shape.pixels(window);
+            let mut rank = 0;
+            for row in rows.clone() {
+                for column in columns.clone() {
+                    let values = &self.image[(row * width + column) * channels..][..channels];
+                    for ((best, winner), &value) in best.iter_mut().zip(&mut winners).zip(values) {
+                        let wins = rank == 0 || value > *best || value.is_nan();
+                        *best = if wins { value } else { *best };
+                        *winner = if wins { rank } else { *winner };
+                    }
+                    rank += 1;
+                }
+            }
+            rank = 0;
+            for row in rows {
+                for column in columns.clone() {
+                    let dx = &mut self.dx[(row * width + column) * channels..][..channels];
+                    for ((dx, &winner), &dy) in dx.iter_mut().zip(&winners).zip(dy) {
+                        *dx += if winner == rank { dy } else { 0.0 };
+                    }
+                    rank += 1;
+                }
+            }
+        }
     }
 }
 

@@ -61,6 +61,11 @@ impl PoolShape {
         start.saturating_sub(geometry.padding[axis])..end.min(self.input[axis])
     }
 
+    /// Rows and columns of the input under the window with this number, without the padding.
+    fn pixels(&self, window: usize) -> (Range<usize>, Range<usize>) {
+        (self.span(0, window / self.output[1]), self.span(1, window % self.output[1]))
+    }
+
     /// Positions under one window along one axis that lie in the image or its padding.
     fn padded_span(&self, axis: usize, window: usize) -> usize {
         let geometry = &self.geometry;

@@ -2,6 +2,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use crate::error::KernelError;
+
 /// Which instructions the CPU kernels use. Results of one path are the same bits everywhere it runs; those of two
 /// paths differ by rounding. The products of the linear layer are the `gemm` crate's, which chooses its instructions
 /// by itself.
@@ -75,14 +77,12 @@ impl fmt::Display for CpuPath {
 }
 
 impl FromStr for CpuPath {
-    type Err = String;
+    type Err = KernelError;
 
     /// Reads the lower-case name.
-    fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL
-            .into_iter()
-            .find(|path| path.name() == text)
-            .ok_or_else(|| format!("unknown CPU path {text:?}; choose amx-short, amx, avx512, avx2 or portable"))
+    fn from_str(text: &str) -> Result<Self, KernelError> {
+        let found = Self::ALL.into_iter().find(|path| path.name() == text);
+        found.ok_or_else(|| KernelError::UnknownCpuPath { name: text.to_owned() })
     }
 }
 
@@ -102,12 +102,9 @@ pub fn cpu_path() -> CpuPath {
 ///
 /// # Errors
 /// A path whose instructions this processor lacks.
-pub fn set_cpu_path(path: CpuPath) -> Result<(), String> {
+pub fn set_cpu_path(path: CpuPath) -> Result<(), KernelError> {
     if !path.is_available() {
-        return Err(format!(
-            "this processor cannot run the CPU path {path}; the fastest it can is {}",
-            CpuPath::best()
-        ));
+        return Err(KernelError::CpuPath { path, best: CpuPath::best() });
     }
     let index = CpuPath::ALL.iter().position(|&other| other == path).unwrap_or(CpuPath::ALL.len() - 1);
     SELECTED.store(index as u8, Ordering::Relaxed);

@@ -77,7 +77,7 @@ fn run(cli: &Cli) -> Result<()> {
     // As `taper` does. The stock peer profits from it too, so that the ratio to it is not of allocators.
     taper_kernels::keep_freed_memory();
     if let Some(path) = cli.cpu_path {
-        taper_kernels::set_cpu_path(path).map_err(anyhow::Error::msg)?;
+        taper_kernels::set_cpu_path(path)?;
     }
     let size = if cli.smoke { Size::Smoke } else { Size::Full };
     match &cli.check {

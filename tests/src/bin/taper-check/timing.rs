@@ -1,8 +1,4 @@
-//! Repeating, medians and memory.
-
-use std::time::Instant;
-
-use anyhow::Result;
+//! Sizes, medians and memory.
 
 /// How much work a check does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,27 +17,6 @@ impl Size {
             Self::Smoke => full.min(smoke),
         }
     }
-}
-
-/// Median time of `repetitions` calls, in seconds, after one that does not count. Only `work` is timed; what it works on
-/// comes from `prepare` and its result is dropped outside of the time.
-pub(crate) fn median_seconds<T, R>(
-    repetitions: usize,
-    mut prepare: impl FnMut() -> Result<T>,
-    mut work: impl FnMut(T) -> Result<R>,
-) -> Result<f64> {
-    let mut seconds = Vec::with_capacity(repetitions);
-    for repetition in 0..=repetitions {
-        let prepared = prepare()?;
-        let started = Instant::now();
-        let result = work(prepared)?;
-        let took = started.elapsed().as_secs_f64();
-        drop(result);
-        if repetition > 0 {
-            seconds.push(took);
-        }
-    }
-    Ok(median(&seconds))
 }
 
 /// The middle value, or the mean of the two in the middle; NaN of nothing.
@@ -69,24 +44,13 @@ fn peak_of_status(status: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{median, median_seconds, peak_of_status};
+    use super::{median, peak_of_status};
 
     #[test]
     fn the_median_is_in_the_middle() {
         assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(&[4.0, 1.0, 3.0, 2.0]), 2.5);
         assert!(median(&[]).is_nan());
-    }
-
-    #[test]
-    fn the_first_call_does_not_count() {
-        let mut calls = 0;
-        let count = |()| {
-            calls += 1;
-            Ok(())
-        };
-        assert!(median_seconds(3, || Ok(()), count).unwrap() >= 0.0);
-        assert_eq!(calls, 4);
     }
 
     #[test]

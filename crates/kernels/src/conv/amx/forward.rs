@@ -2,7 +2,7 @@
 
 use super::grid::{Band, Grid, bands};
 use super::places::{PlaceTile, Places};
-use super::weights::{Layout, Panel, Steps, Weights, panels};
+use super::weights::{Layout, Panel, Stage, Steps, Weights, panels};
 use crate::amx::{self, DEPTH, Product, TILE, Tiles};
 use crate::build::{Parts, build_parts};
 use crate::conv::pass::Pass;
@@ -15,6 +15,13 @@ const BAND_BYTES: usize = 640 * 1024;
 /// Bands for each thread, so that none waits long for another.
 const BANDS_PER_THREAD: usize = 4;
 
+/// Bytes of weights from which each band would read them from the third-level cache or from memory. There are fewer bands
+/// then, with a copy as large as [`SPLITS`] times the others, and their sums are formed chunk of channels by chunk.
+const MANY_WEIGHTS: usize = 2 * 1024 * 1024;
+
+/// Stretches of the shared axis at most, each with the pixels of some chunks of channels.
+const SPLITS: usize = 8;
+
 /// Numbers of a cache line.
 const LINE: usize = 32;
 
@@ -25,6 +32,8 @@ struct Plan {
     layout: Layout,
     /// Tasks that share a band's panels of outputs: few bands would leave threads without work.
     shares: usize,
+    /// Stretches that the shared axis is cut into. No sum depends on it: each goes on from what the one before has left.
+    splits: usize,
 }
 
 impl Plan {
@@ -32,15 +41,44 @@ impl Plan {
         let grid = Grid::new(windows, pass.source);
         let pixel = pass.inputs.next_multiple_of(2).min(DEPTH);
         let (pitch, chunks) = (grid.pitch() * pixel, pass.inputs.div_ceil(DEPTH));
-        let row_bytes = grid.phases() * chunks * pitch * PARTS * size_of::<u16>();
-        let least = BANDS_PER_THREAD * rayon::current_num_threads();
-        let bands = bands(pass, &grid, (BAND_BYTES / row_bytes.max(1)).max(1), least.min(most_bands(pass)));
+        let row_bytes = (grid.phases() * chunks * pitch * PARTS * size_of::<u16>()).max(1);
+        let most = |splits: usize| (splits * BAND_BYTES / row_bytes).max(1);
+        let cut = |splits, least| bands(pass, &grid, most(splits), usize::min(least, most_bands(pass)));
+        let threads = rayon::current_num_threads();
+        let (mut least, mut splits) = (BANDS_PER_THREAD * threads, 1);
+        let mut bands = cut(splits, least);
+        let fewest = (pass.images * grid.rows()).div_ceil(most(SPLITS)).next_multiple_of(threads);
+        if pays_to_split::<PARTS>(pass, &grid, windows.len(), row_bytes, [bands.len(), fewest]) {
+            (least, splits) = (fewest, SPLITS);
+            bands = cut(splits, least);
+        }
         // One layout for all bands: steps are distances in it.
         let rows = bands.iter().map(|band| band.plane_rows(&grid)).max().unwrap_or(0);
         let chunk = rows * pitch + grid.lead() * pixel;
         let shares = least.div_ceil(bands.len().max(1)).clamp(1, panels(pass.outputs).count());
-        Self { layout: Layout { pixel, pitch, chunk, plane: chunks * chunk }, grid, bands, shares }
+        let splits = (rows * row_bytes).div_ceil(BAND_BYTES).clamp(1, splits);
+        let layout = Layout { pixel, pitch, chunk, plane: chunks * chunk };
+        Self { layout, grid, bands, shares, splits }
     }
+}
+
+/// Whether fewer bands, each a stretch of the shared axis at a time, spare more of the weights' way from the third-level
+/// cache, which every band reads all of, than the sums that they go on from cost.
+fn pays_to_split<const PARTS: usize>(
+    pass: &Pass,
+    grid: &Grid,
+    windows: usize,
+    row_bytes: usize,
+    [bands, fewer]: [usize; 2],
+) -> bool {
+    /// What a byte of sums costs, in bytes of weights: they are written and read, and the products wait for them.
+    const PRICE: usize = 8;
+
+    let weights = pass.inputs * pass.area() * pass.outputs * PARTS * size_of::<u16>();
+    let rows = pass.images * grid.rows();
+    let stretches = (rows.div_ceil(fewer.max(1)) * row_bytes).div_ceil(BAND_BYTES);
+    let sums = windows * rows * grid.columns() * pass.outputs * size_of::<f32>();
+    weights > MANY_WEIGHTS && bands.saturating_sub(fewer) * weights >= PRICE * stretches * sums
 }
 
 /// Computes all outputs of a pass with one group of channels.
@@ -51,7 +89,7 @@ pub(super) fn run<const PARTS: usize>(
     bias: Option<&[f32]>,
     windows: &[Window],
 ) -> Vec<f32> {
-    let Plan { grid, bands, layout, shares } = Plan::new::<PARTS>(pass, windows);
+    let Plan { grid, bands, layout, shares, splits } = Plan::new::<PARTS>(pass, windows);
     let passes: Vec<(&Window, Steps, Weights<PARTS>)> = windows
         .iter()
         .map(|window| {
@@ -71,7 +109,8 @@ pub(super) fn run<const PARTS: usize>(
             if panels.is_empty() {
                 return;
             }
-            let work = BandWork::<PARTS> { pass, grid: &grid, layout, band: &bands[index / shares], source, bias, y };
+            let band = &bands[index / shares];
+            let work = BandWork::<PARTS> { pass, grid: &grid, layout, splits, band, source, bias, y };
             let copy = work.copy();
             for (window, steps, weights) in &passes {
                 work.multiply(window, steps, weights, (first, panels), &copy);
@@ -93,6 +132,7 @@ struct BandWork<'a, const PARTS: usize> {
     pass: &'a Pass,
     grid: &'a Grid,
     layout: Layout,
+    splits: usize,
     band: &'a Band,
     source: &'a [f32],
     bias: Option<&'a [f32]>,
@@ -190,15 +230,30 @@ impl<const PARTS: usize> BandWork<'_, PARTS> {
         let offsets = steps.offsets();
         let places = Places::new(self.pass, self.grid, self.band, window);
         let tiles = places.tiles();
-        // For tiles that do not lie in the result as they are: two by two of them.
-        let mut room = Buffer::lend(4 * TILE * TILE);
+        let stretch = offsets.len().div_ceil(self.splits).max(1);
+        let is_whole = stretch >= offsets.len();
+        // For two by two tiles that do not lie in the result as they are, or for all tiles if their sums are to go on.
+        let pair = 4 * TILE * TILE;
+        let pairs = tiles.len().div_ceil(2);
+        let mut room = Buffer::lend(if is_whole { pair } else { panels.len() * pairs * pair });
         // SAFETY: a pass comes here only where the unit is available, and nothing else runs on this thread meanwhile.
         let unit = unsafe { Tiles::configure(steps.depth) };
-        for (index, &panel) in panels.iter().enumerate() {
-            let block = Block { work: self, places: &places, panel, offsets: &offsets, copy };
-            for pair in tiles.chunks(2) {
-                // SAFETY: the tiles are places of this window in this band.
-                unsafe { block.compute(pair, weights.panel(first + index), &unit, &mut room) };
+        for begin in (0..offsets.len().max(1)).step_by(stretch) {
+            let offsets = &offsets[begin..offsets.len().min(begin + stretch)];
+            let stage = Stage { begin, len: offsets.len(), is_whole, is_last: begin + stretch >= steps.steps.len() };
+            for (index, &panel) in panels.iter().enumerate() {
+                let block = Block { work: self, places: &places, panel, offsets, copy, stage };
+                let values = weights.stage((first + index, panel), stage);
+                for (number, tiles) in tiles.chunks(2).enumerate() {
+                    let ahead =
+                        weights.after((first + index, panel), stage, number * Product::ahead::<PARTS>(stage.len));
+                    let room = match is_whole {
+                        true => &mut room[..],
+                        false => &mut room[(index * pairs + number) * pair..][..pair],
+                    };
+                    // SAFETY: the tiles are places of this window in this band.
+                    unsafe { block.compute(tiles, values, ahead, &unit, room) };
+                }
             }
         }
     }
@@ -211,25 +266,27 @@ struct Block<'a, const PARTS: usize> {
     panel: Panel,
     offsets: &'a [u32],
     copy: &'a Copy,
+    stage: Stage,
 }
 
 impl<const PARTS: usize> Block<'_, PARTS> {
     /// # Safety
     /// There are one or two tiles, of this band's places; `weights` are the panel's.
     #[inline(always)]
-    unsafe fn compute(&self, tiles: &[PlaceTile], weights: *const u16, unit: &Tiles, room: &mut [f32]) {
+    unsafe fn compute(
+        &self,
+        tiles: &[PlaceTile],
+        weights: *const u16,
+        ahead: *const u16,
+        unit: &Tiles,
+        room: &mut [f32],
+    ) {
         let (pixel, step) = (self.work.layout.pixel, self.work.grid.column_phases());
-        let (width, channels) = (self.panel.tiles * TILE, self.work.pass.outputs);
-        let may_be_direct = self.panel.used == width && self.work.bias.is_none();
-        let direct = |tile: &PlaceTile| if may_be_direct { tile.whole } else { None };
-        let mut out = [std::ptr::null_mut(); 2];
-        let mut out_stride = [width * size_of::<f32>(); 2];
+        let width = self.panel.tiles * TILE;
+        let mut out = [(std::ptr::null_mut(), 0); 2];
         for (index, tile) in tiles.iter().enumerate() {
-            out[index] = room[index * TILE * width..].as_mut_ptr();
-            if let Some(output) = direct(tile) {
-                out[index] = self.work.y.start().wrapping_add(output * channels + self.panel.first);
-                out_stride[index] = self.places.column_stride * channels * size_of::<f32>();
-            }
+            let in_room = (room[index * TILE * width..].as_mut_ptr(), width);
+            out[index] = self.direct(tile).unwrap_or(in_room);
         }
         let left = |tile: &PlaceTile| self.copy.start().wrapping_add(tile.start * step * pixel);
         let steps = self.offsets.as_ptr_range();
@@ -243,16 +300,31 @@ impl<const PARTS: usize> Block<'_, PARTS> {
             right_tile: TILE * DEPTH * size_of::<u16>(),
             right_part: self.panel.part() * size_of::<u16>(),
             right_step: PARTS * self.panel.part() * size_of::<u16>(),
-            out,
-            out_stride,
-            accumulate: 0,
+            out: out.map(|(start, _)| start),
+            out_stride: out.map(|(_, stride)| stride * size_of::<f32>()),
+            accumulate: self.stage.begin,
+            ahead,
         };
         // SAFETY: the copy covers what tiles at places of the band read; the results are this band's, or this block's.
         unsafe { product.run::<PARTS>(unit, tiles.len(), self.panel.tiles) };
-        for (index, tile) in tiles.iter().enumerate().filter(|(_, tile)| direct(tile).is_none()) {
+        if !self.stage.is_last {
+            return;
+        }
+        for (index, tile) in tiles.iter().enumerate().filter(|(_, tile)| self.direct(tile).is_none()) {
             // SAFETY: the outputs are this band's.
             unsafe { self.store(tile.start, &room[index * TILE * width..][..TILE * width]) };
         }
+    }
+
+    /// Where a tile's outputs lie in the result as the unit stores them, and elements between them; `None` where they do
+    /// not, or are not complete.
+    #[inline(always)]
+    fn direct(&self, tile: &PlaceTile) -> Option<(*mut f32, usize)> {
+        let channels = self.work.pass.outputs;
+        let fits = self.stage.is_whole && self.panel.used == self.panel.tiles * TILE && self.work.bias.is_none();
+        let output = tile.whole.filter(|_| fits)?;
+        let start = self.work.y.start().wrapping_add(output * channels + self.panel.first);
+        Some((start, self.places.column_stride * channels))
     }
 
     /// Brings the outputs of a tile to their places, with the bias.
@@ -276,5 +348,30 @@ impl<const PARTS: usize> Block<'_, PARTS> {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conv::shape::ConvShape;
+    use crate::geometry::ConvGeometry;
+
+    /// Stretches of the shared axis on two threads, 3×3 by two.
+    fn splits(images: usize, side: usize, c_in: usize, c_out: usize) -> usize {
+        let geometry = ConvGeometry { stride: [2; 2], padding: [1; 2], ..ConvGeometry::default() };
+        let (input, output) = ([side; 2], [side.div_ceil(2); 2]);
+        let shape = ConvShape { images, input, output, c_in, c_out, kernel: [3; 2], geometry };
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+        pool.install(|| Plan::new::<3>(&Pass::forward(&shape), &[Window::forward(&shape)]).splits)
+    }
+
+    #[test]
+    fn the_shared_axis_is_cut_where_bands_would_read_many_weights() {
+        assert!(splits(8, 14, 512, 512) > 1);
+        // As in the tests of all paths.
+        assert!(splits(4, 14, 256, 176) > 1);
+        assert_eq!(splits(16, 56, 64, 128), 1);
+        assert_eq!(splits(2, 7, 16, 16), 1);
     }
 }

@@ -4,7 +4,7 @@
 use rayon::prelude::*;
 
 use super::grid::{Band, Grid, bands};
-use super::source::Source;
+use super::source::{BLOCK, Source, WIDTH};
 use super::transposed::{Gradients, Inputs};
 use super::weights::{Panel, panels};
 use crate::amx::{DEPTH, Product, TILE, Tiles};
@@ -13,20 +13,32 @@ use crate::conv::pass::Pass;
 use crate::conv::shape::ConvShape;
 use crate::conv::window::Window;
 use crate::conv::{num_runs, sum_in_order};
+use crate::scratch::Buffer;
 
 /// Sums of a run at most, so that each run may have its own: a mebibyte.
 const OWN_SUMS: usize = 256 * 1024;
 
-/// Bytes of a band's copies, about, where one thread works on it alone.
-const BAND_BYTES: usize = 1280 * 1024;
+/// Bytes of a band's copies, about, where one thread works on it alone: with the sums they stay in the second-level cache.
+const BAND_BYTES: usize = 896 * 1024;
 
-/// Places of a band at most where threads share the sums. The pixels of [`PANELS`] panels of inputs then stay in the
-/// second-level cache while gradients of one panel of outputs after the other pass by, which are half as many numbers;
-/// fewer places would mean more passes over the sums.
+/// Places of a band at most, about.
 const MOST_PLACES: usize = 2304;
 
-/// Panels of inputs that are computed together.
-const PANELS: usize = 2;
+/// Places of a band that threads share at least, about: fewer would mean more passes over the sums, and more waiting.
+const FEWEST_PLACES: usize = 600;
+
+/// Sums from which threads share them if one band holds all places: each sum is then written once.
+const SHARED_SUMS: usize = 128 * 1024;
+
+/// Bytes of the panels of inputs that are computed together, about: they stay in the second-level cache while gradients of
+/// one panel of outputs after the other pass by.
+const PANELS_BYTES: usize = 1280 * 1024;
+
+/// Panels of inputs that are computed together, at least.
+const FEWEST_PANELS: usize = 2;
+
+/// Tasks for each thread at least, if there are so many, so that none waits long for another. No sum depends on it.
+const TASKS_PER_THREAD: usize = 4;
 
 /// Panels of outputs of a task: few enough that all threads have some.
 const TASK_OUTPUTS: usize = 8;
@@ -38,15 +50,25 @@ const TASK_OUTPUTS: usize = 8;
 pub(super) fn weight_gradient<const PARTS: usize>(x: &[f32], dy: &[f32], shape: &ConvShape) -> Vec<f32> {
     let work = Work::<PARTS>::new(x, dy, shape);
     let shape = &work.source.shape;
-    let is_shared = work.len() > OWN_SUMS;
-    let bytes = (shape.c_in + shape.c_out) * PARTS * size_of::<u16>();
-    let places = if is_shared { MOST_PLACES } else { (BAND_BYTES / bytes).min(MOST_PLACES) };
+    let all_places = shape.images * work.grid.rows() * work.grid.columns();
+    let is_shared = work.len() > OWN_SUMS || (work.len() >= SHARED_SUMS && all_places <= MOST_PLACES);
     let pass = Pass::forward(shape);
-    let bands = bands(&pass, &work.grid, (places / work.grid.columns().max(1)).max(1), 1);
-    let runs = if is_shared { 1 } else { num_runs(shape.images * shape.output_pixels()).min(bands.len()) };
+    let rows = work.band_places(is_shared) / work.grid.columns().max(1);
+    let bands = bands(&pass, &work.grid, rows.max(1), 1);
+    if is_shared {
+        let mut sums = Buffer::lend(work.len());
+        work.sum(&bands, is_shared, &mut sums);
+        return work.source.to_parameter(&sums);
+    }
+    let runs = num_runs(shape.images * shape.output_pixels()).min(bands.len());
     let run = bands.len().div_ceil(runs.max(1)).max(1);
-    let partials = bands.par_chunks(run).with_max_len(1).map(|bands| work.sum(bands, is_shared)).collect();
-    work.source.to_parameter(&sum_in_order(partials, work.len()), work.padded)
+    let sum = |bands: &[Band]| {
+        let mut sums = vec![0.0; work.len()];
+        work.sum(bands, is_shared, &mut sums);
+        sums
+    };
+    let partials = bands.par_chunks(run).with_max_len(1).map(sum).collect();
+    work.source.to_parameter(&sum_in_order(partials, work.len()))
 }
 
 /// What the gradient is computed from.
@@ -55,8 +77,6 @@ struct Work<'a, const PARTS: usize> {
     dy: &'a [f32],
     window: Window,
     grid: Grid,
-    /// Outputs and inputs with room for whole tiles.
-    padded: [usize; 2],
 }
 
 impl<'a, const PARTS: usize> Work<'a, PARTS> {
@@ -65,31 +85,46 @@ impl<'a, const PARTS: usize> Work<'a, PARTS> {
         let shape = &source.shape;
         let window = Window::forward(shape);
         let grid = Grid::new(std::slice::from_ref(&window), shape.input);
-        let padded = [shape.c_out, shape.c_in].map(|channels| channels.next_multiple_of(TILE));
-        Self { dy, window, grid, padded, source }
+        Self { source, dy, window, grid }
     }
 
-    /// Elements of the sums, `[tap, output, input]`.
+    /// Places of a band, about: as many as its copies, or of those that threads share the panels that are computed together,
+    /// stay in the second-level cache.
+    fn band_places(&self, is_shared: bool) -> usize {
+        let shape = &self.source.shape;
+        let planes = Inputs::<PARTS>::planes(&self.grid, Inputs::<PARTS>::has_odd(&self.grid, &self.window));
+        let number = PARTS * size_of::<u16>();
+        let places = match is_shared {
+            true => (PANELS_BYTES / (FEWEST_PANELS * 2 * TILE * planes * number)).max(FEWEST_PLACES),
+            false => BAND_BYTES / ((shape.c_in * planes + shape.c_out) * number),
+        };
+        places.min(MOST_PLACES)
+    }
+
+    /// Elements of the sums; see [`Block`].
     fn len(&self) -> usize {
-        self.source.shape.taps() * self.padded[0] * self.padded[1]
+        let shape = &self.source.shape;
+        panels(shape.c_out).count() * panels(shape.c_in).count() * shape.taps() * BLOCK
     }
 
     /// The sums over some bands, one after the other.
-    fn sum(&self, bands: &[Band], is_shared: bool) -> Vec<f32> {
-        let mut sums = vec![0.0; self.len()];
-        let tasks = self.tasks();
+    fn sum(&self, bands: &[Band], is_shared: bool, sums: &mut [f32]) {
+        if bands.is_empty() {
+            sums.fill(0.0);
+        }
         let has_odd = Inputs::<PARTS>::has_odd(&self.grid, &self.window);
-        for band in bands {
+        for (index, band) in bands.iter().enumerate() {
             let inputs = Inputs::<PARTS>::copy(&self.source, &self.grid, band, has_odd, is_shared);
             let gradients = Gradients::<PARTS>::copy(self.dy, &self.grid, band, &self.source.shape, is_shared);
-            let parts = Parts::of(&mut sums);
+            let tasks = self.tasks(inputs.panel_bytes());
+            let copies = Copies { inputs: &inputs, gradients: &gradients, sums: Parts::of(sums), accumulate: index };
             let add = |task: &Vec<Block>| {
                 // SAFETY: the pass comes here only where the unit is available, and nothing else runs on this thread
                 // until the task is done.
                 let tiles = unsafe { Tiles::configure(DEPTH) };
                 for block in task {
                     // SAFETY: blocks share no sums.
-                    unsafe { self.add(block, &inputs, &gradients, parts, &tiles) };
+                    unsafe { self.add(block, &copies, &tiles) };
                 }
             };
             if is_shared {
@@ -98,19 +133,24 @@ impl<'a, const PARTS: usize> Work<'a, PARTS> {
                 tasks.iter().for_each(add);
             }
         }
-        sums
     }
 
-    /// All blocks of the sums: in each task those of a few panels of inputs, by panels of outputs.
-    fn tasks(&self) -> Vec<Vec<Block>> {
+    /// All blocks of the sums: in each task those of a few panels of inputs, so many bytes each, by panels of outputs.
+    fn tasks(&self, panel_bytes: usize) -> Vec<Vec<Block>> {
         let outputs: Vec<Panel> = panels(self.source.shape.c_out).collect();
         let inputs: Vec<Panel> = panels(self.source.shape.c_in).collect();
-        let task = |outputs: &[Panel], inputs: &[Panel]| {
-            let blocks =
-                outputs.iter().flat_map(|&outputs| inputs.iter().map(move |&inputs| Block { outputs, inputs }));
-            blocks.collect()
+        let task = |outputs: &[Panel], group: &[Panel]| {
+            let per_output = inputs.len();
+            let block = move |outputs: Panel, inputs: Panel| Block {
+                outputs,
+                inputs,
+                index: outputs.index() * per_output + inputs.index(),
+            };
+            outputs.iter().flat_map(|&outputs| group.iter().map(move |&inputs| block(outputs, inputs))).collect()
         };
-        let groups = inputs.chunks(PANELS);
+        let most =
+            outputs.len().div_ceil(TASK_OUTPUTS) * inputs.len() / (TASKS_PER_THREAD * rayon::current_num_threads());
+        let groups = inputs.chunks((PANELS_BYTES / panel_bytes.max(1)).min(most).max(FEWEST_PANELS));
         groups.flat_map(|inputs| outputs.chunks(TASK_OUTPUTS).map(move |outputs| task(outputs, inputs))).collect()
     }
 
@@ -118,19 +158,12 @@ impl<'a, const PARTS: usize> Work<'a, PARTS> {
     ///
     /// # Safety
     /// Nothing else touches the block's sums.
-    unsafe fn add(
-        &self,
-        block: &Block,
-        inputs: &Inputs<PARTS>,
-        gradients: &Gradients<PARTS>,
-        sums: Parts,
-        tiles: &Tiles,
-    ) {
-        let [rows, stride] = self.padded;
+    unsafe fn add(&self, block: &Block, copies: &Copies<'_, PARTS>, tiles: &Tiles) {
+        let Copies { inputs, gradients, sums, accumulate } = copies;
         let steps = gradients.step_offsets().as_ptr_range();
         let taps = self.window.rows.taps.iter().flat_map(|row| self.window.columns.taps.iter().map(move |c| (row, c)));
         for (index, (row, column)) in taps.enumerate() {
-            let first = (index * rows + block.outputs.first) * stride + block.inputs.first;
+            let first = sums.start().wrapping_add((block.index * self.window.taps() + index) * BLOCK);
             let product = Product {
                 left: [0, TILE].map(|row| gradients.tile(block.outputs.first + row)),
                 left_stride: DEPTH * size_of::<u16>(),
@@ -141,9 +174,11 @@ impl<'a, const PARTS: usize> Work<'a, PARTS> {
                 right_tile: inputs.tile_bytes(),
                 right_part: inputs.part_bytes(),
                 right_step: TILE * DEPTH * size_of::<u16>(),
-                out: [0, TILE].map(|row| sums.start().wrapping_add(first + row * stride)),
-                out_stride: [stride * size_of::<f32>(); 2],
-                accumulate: 1,
+                out: [0, TILE].map(|row| first.wrapping_add(row * WIDTH)),
+                out_stride: [WIDTH * size_of::<f32>(); 2],
+                accumulate: *accumulate,
+                // The next tap's sums, or the next block's.
+                ahead: first.wrapping_add(BLOCK).cast(),
             };
             // SAFETY: the copies cover all steps at every tap's distance; the sums have whole tiles.
             unsafe { product.run::<PARTS>(tiles, block.outputs.tiles, block.inputs.tiles) };
@@ -151,9 +186,19 @@ impl<'a, const PARTS: usize> Work<'a, PARTS> {
     }
 }
 
-/// Up to two by two tiles of the sums.
+/// A band's operands, and where their products belong.
+struct Copies<'a, const PARTS: usize> {
+    inputs: &'a Inputs<PARTS>,
+    gradients: &'a Gradients<PARTS>,
+    sums: Parts,
+    /// 0 if the sums begin with this band.
+    accumulate: usize,
+}
+
+/// Up to two by two tiles of the sums, which lie block by block, and in each tap by tap.
 #[derive(Clone, Copy)]
 struct Block {
     outputs: Panel,
     inputs: Panel,
+    index: usize,
 }

@@ -12,7 +12,7 @@ mod weights;
 use super::pass::Pass;
 use super::shape::ConvShape;
 use super::window::Window;
-use super::winograd;
+use super::{pointwise, winograd};
 use crate::amx::TILE;
 use crate::simd::{self, CpuPath};
 
@@ -29,6 +29,20 @@ impl Unit {
     /// Six products are one too many against Winograd's algorithm, but where there are so few outputs that the transform
     /// of the weights costs more than they do.
     pub(super) fn of(shape: &ConvShape) -> Option<Self> {
+        Self::with_channels(shape, shape.c_in)
+    }
+
+    /// As [`Unit::of`], for the gradient of the weights, whose copies are large beside a small window of few channels.
+    pub(super) fn of_weight_gradient(shape: &ConvShape) -> Option<Self> {
+        /// Inputs of an output at least.
+        const LEAST: usize = 144;
+
+        Self::with_channels(shape, source::channels(shape))
+            .filter(|_| (shape.depth() >= LEAST || shape.kernel == [1, 1]) && shape.c_out > 8)
+    }
+
+    /// Of a convolution whose pixels have so many channels.
+    fn with_channels(shape: &ConvShape, inputs: usize) -> Option<Self> {
         /// Outputs of a batch at most, all channels counted as one, if Winograd's algorithm has a say.
         const FEW: usize = 512;
         /// Channels at least: fewer leave tiles empty.
@@ -38,30 +52,23 @@ impl Unit {
             CpuPath::AmxShort => (Self::TwoParts, true),
             CpuPath::Amx => {
                 let are_few = shape.images * shape.output_pixels() <= FEW;
-                let is_best = (are_few || !winograd::covers(shape)) && shape.c_in.min(shape.c_out) >= CHANNELS;
-                (Self::ThreeParts, is_best)
+                (Self::ThreeParts, (are_few || !winograd::covers(shape)) && inputs.min(shape.c_out) >= CHANNELS)
             }
             _ => return None,
         };
         (is_best && fits(shape)).then_some(unit)
     }
 
-    /// As [`Unit::of`], for the gradient of the weights, whose copies are large beside a small window of few channels.
-    pub(super) fn of_weight_gradient(shape: &ConvShape) -> Option<Self> {
-        /// Inputs of an output at least.
-        const LEAST: usize = 144;
-
-        Self::of(shape).filter(|_| (shape.depth() >= LEAST || shape.kernel == [1, 1]) && shape.c_out > 8)
-    }
-
     /// `y = x ∗ w + bias`.
     pub(super) fn forward(self, x: &[f32], w: &[f32], bias: Option<&[f32]>, shape: &ConvShape) -> Vec<f32> {
-        self.run(&Pass::forward(shape), x, w, bias, &[Window::forward(shape)])
+        let run = |x: &[f32], shape: &ConvShape| self.run(&Pass::forward(shape), x, w, bias, &[Window::forward(shape)]);
+        if pointwise::covers(shape) { pointwise::gathered(x, shape, run) } else { run(x, shape) }
     }
 
     /// Gradient of the input.
     pub(super) fn input_gradient(self, dy: &[f32], w: &[f32], shape: &ConvShape) -> Vec<f32> {
-        self.run(&Pass::backward(shape), dy, w, None, &Window::backward(shape))
+        let run = |shape: &ConvShape| self.run(&Pass::backward(shape), dy, w, None, &Window::backward(shape));
+        if pointwise::covers(shape) { pointwise::spread(shape, run) } else { run(shape) }
     }
 
     fn run(self, pass: &Pass, source: &[f32], w: &[f32], bias: Option<&[f32]>, windows: &[Window]) -> Vec<f32> {
@@ -73,10 +80,11 @@ impl Unit {
 
     /// Gradient of the weights, OIHW.
     pub(super) fn weight_gradient(self, x: &[f32], dy: &[f32], shape: &ConvShape) -> Vec<f32> {
-        match self {
+        let run = |x: &[f32], shape: &ConvShape| match self {
             Self::TwoParts => gradient::weight_gradient::<2>(x, dy, shape),
             Self::ThreeParts => gradient::weight_gradient::<3>(x, dy, shape),
-        }
+        };
+        if pointwise::covers(shape) { pointwise::gathered(x, shape, run) } else { run(x, shape) }
     }
 }
 

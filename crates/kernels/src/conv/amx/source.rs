@@ -2,11 +2,28 @@
 
 use std::borrow::Cow;
 
+use super::weights::PANEL;
+use crate::amx::TILE;
 use crate::build::build;
 use crate::conv::shape::ConvShape;
 
 /// Channels up to which a row of taps is read as one pixel of more channels: few of them would leave tiles empty.
 const NARROW: usize = 8;
+
+/// Channels of a panel: rows and columns of a block of sums.
+pub(super) const WIDTH: usize = PANEL * TILE;
+
+/// Elements of a block of sums.
+pub(super) const BLOCK: usize = WIDTH * WIDTH;
+
+/// Channels of a pixel as it is read: those of a row of taps where they are few.
+pub(super) fn channels(shape: &ConvShape) -> usize {
+    if is_merged(shape) { shape.kernel[1] * shape.c_in } else { shape.c_in }
+}
+
+fn is_merged(shape: &ConvShape) -> bool {
+    shape.kernel[1] > 1 && shape.c_in <= NARROW && shape.geometry.dilation[1] == 1
+}
 
 /// Images whose pixels lie anywhere, as long as the distances are the same everywhere.
 pub(super) struct Source<'a> {
@@ -24,7 +41,7 @@ pub(super) struct Source<'a> {
 impl<'a> Source<'a> {
     pub(super) fn new(x: &'a [f32], shape: &ConvShape) -> Self {
         let [taps, channels] = [shape.kernel[1], shape.c_in];
-        if taps == 1 || channels > NARROW || shape.geometry.dilation[1] != 1 {
+        if !is_merged(shape) {
             let (values, row) = (Cow::Borrowed(x), shape.input[1] * channels);
             return Self { values, row, pixel: channels, shape: *shape, merged: None };
         }
@@ -38,7 +55,7 @@ impl<'a> Source<'a> {
         (geometry.padding[1], geometry.stride[1]) = (0, 1);
         let merged = ConvShape {
             input: [shape.input[0], shape.output[1]],
-            c_in: taps * channels,
+            c_in: self::channels(shape),
             kernel: [shape.kernel[0], 1],
             geometry,
             ..*shape
@@ -52,22 +69,35 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// From sums `[tap, output, input]`, with room for whole tiles of both channels, to OIHW.
-    pub(super) fn to_parameter(&self, sums: &[f32], [outputs, inputs]: [usize; 2]) -> Vec<f32> {
+    /// From sums, `[panel of outputs, panel of inputs, tap, output, input]`, to OIHW.
+    pub(super) fn to_parameter(&self, sums: &[f32]) -> Vec<f32> {
         let (taps, channels) = (self.shape.taps(), self.shape.c_in);
+        let panels = channels.div_ceil(WIDTH);
         build(self.shape.c_out * channels * taps, channels * taps, |output, dw| {
-            for tap in 0..taps {
-                let sums = &sums[(tap * outputs + output) * inputs..][..channels];
-                match self.merged {
-                    None => dw[tap..].iter_mut().step_by(taps).zip(sums).for_each(|(target, sum)| *target = *sum),
-                    Some([columns, channels]) => {
-                        for (place, sum) in sums.iter().enumerate() {
-                            let (column, channel) = (place / channels, place % channels);
-                            dw[(channel * taps + tap) * columns + column] = *sum;
-                        }
-                    }
+            for (panel, first) in (0..channels).step_by(WIDTH).enumerate() {
+                for tap in 0..taps {
+                    let block = ((output / WIDTH * panels + panel) * taps + tap) * BLOCK;
+                    let sums = &sums[block + output % WIDTH * WIDTH..][..WIDTH.min(channels - first)];
+                    self.spread(sums, first, tap, dw);
                 }
             }
         })
+    }
+
+    /// Brings the sums of a tap, from an input on, to their places among the weights of one output.
+    fn spread(&self, sums: &[f32], first: usize, tap: usize, dw: &mut [f32]) {
+        let taps = self.shape.taps();
+        match self.merged {
+            None => {
+                let targets = dw[first * taps + tap..].iter_mut().step_by(taps);
+                targets.zip(sums).for_each(|(target, sum)| *target = *sum);
+            }
+            Some([columns, channels]) => {
+                for (place, sum) in (first..).zip(sums) {
+                    let (column, channel) = (place / channels, place % channels);
+                    dw[(channel * taps + tap) * columns + column] = *sum;
+                }
+            }
+        }
     }
 }

@@ -165,6 +165,8 @@ pub(super) struct Inputs<const PARTS: usize> {
     parity: usize,
     /// Between tiles of channels.
     tile: usize,
+    /// Planes of each tile that some tap reads.
+    planes: usize,
 }
 
 /// Numbers of a pair of sixteen channels: a row of a tile.
@@ -183,21 +185,26 @@ impl<const PARTS: usize> Inputs<PARTS> {
         let part = phases * plane;
         let mut numbers = Buffer::lend(PARTS * part / 2);
         let parts = build::Parts::of(&mut numbers);
-        for phase in 0..phases {
-            let pixels = inputs(grid, band, source, phase, places + 1);
-            each(places / DEPTH, is_shared, |step| {
-                let step_pixels = &pixels[step * DEPTH..][..DEPTH + 1];
-                for index in 0..tiles {
-                    let channels = Channels::new(&source.values, channels, index * TILE);
-                    let start = phase * plane + index * tile + step * DEPTH / 2 * PAIR;
-                    let target = parts.start().cast::<u16>().wrapping_add(start);
-                    // SAFETY: whoever asks for inputs runs on the tile unit; tiles have room of their own in each step.
-                    unsafe { join::<PARTS>(channels, step_pixels, target, has_odd.then_some(parity), part) };
-                    channels.prefetch(&pixels[(step + 1) * DEPTH..]);
-                }
-            });
-        }
-        Self { numbers, part, plane, parity, tile }
+        let pixels: Vec<Vec<Pixel>> = (0..phases).map(|phase| inputs(grid, band, source, phase, places + 1)).collect();
+        let steps = places / DEPTH;
+        each(phases * steps, is_shared, |index| {
+            let (phase, step) = (index / steps, index % steps);
+            let pixels = &pixels[phase][step * DEPTH..];
+            for index in 0..tiles {
+                let channels = Channels::new(&source.values, channels, index * TILE);
+                let start = phase * plane + index * tile + step * DEPTH / 2 * PAIR;
+                let target = parts.start().cast::<u16>().wrapping_add(start);
+                // SAFETY: whoever asks for inputs runs on the tile unit; tiles have room of their own in each step.
+                unsafe { join::<PARTS>(channels, &pixels[..DEPTH + 1], target, has_odd.then_some(parity), part) };
+                channels.prefetch(&pixels[DEPTH..]);
+            }
+        });
+        Self { numbers, part, plane, parity, tile, planes: Self::planes(grid, has_odd) }
+    }
+
+    /// Times that each place is there: for each phase, and for even and odd pairs if some tap reads the latter.
+    pub(super) fn planes(grid: &Grid, has_odd: bool) -> usize {
+        grid.phases() * grid.column_phases() * if has_odd { 2 } else { 1 }
     }
 
     /// Whether some tap of the window reads odd pairs.
@@ -216,6 +223,11 @@ impl<const PARTS: usize> Inputs<PARTS> {
         let distance = rows * grid.columns() + columns;
         let start = (phase * grid.column_phases() + column_phase) * self.plane + channel / TILE * self.tile;
         self.numbers.as_ptr().cast::<u16>().wrapping_add(start + distance % 2 * self.parity + distance / 2 * PAIR)
+    }
+
+    /// Of a panel of two tiles, all that taps read.
+    pub(super) fn panel_bytes(&self) -> usize {
+        2 * PARTS * self.planes * self.tile_bytes()
     }
 
     pub(super) fn tile_bytes(&self) -> usize {

@@ -6,12 +6,13 @@ use rayon::prelude::*;
 
 use super::grid::Grid;
 use crate::amx::{DEPTH, Parts, TILE, transpose_pairs};
-use crate::conv::pass::Pass;
+use crate::conv::pass::{Order, Pass};
 use crate::conv::window::Window;
-use crate::scratch::Buffer;
+use crate::scratch::{Buffer, LINE};
+use crate::tile::prefetch;
 
 /// Tiles of columns of a panel at most.
-const PANEL: usize = 2;
+pub(super) const PANEL: usize = 2;
 
 /// No weight: beyond the channels, or read by the step before.
 const NONE: i32 = -1;
@@ -36,6 +37,14 @@ pub(super) struct Step {
     pub(super) offset: usize,
     /// The weight of each value, from the output's first one.
     weights: [i32; DEPTH],
+}
+
+impl Step {
+    /// Where weights that lie side by side would begin, from an output's first one. `None` if there are none at all.
+    fn side_by_side(&self) -> Option<isize> {
+        let first = self.weights.iter().position(|&place| place != NONE)?;
+        Some(self.weights[first] as isize - first as isize)
+    }
 }
 
 /// The steps that a window takes, all of one depth.
@@ -116,6 +125,11 @@ pub(super) fn panels(columns: usize) -> impl Iterator<Item = Panel> + Clone {
 }
 
 impl Panel {
+    /// Its place among the panels.
+    pub(super) fn index(&self) -> usize {
+        self.first / (PANEL * TILE)
+    }
+
     /// Numbers of the tiles of one part of a step.
     pub(super) fn part(&self) -> usize {
         self.tiles * TILE * DEPTH
@@ -145,10 +159,34 @@ impl<const PARTS: usize> Weights<PARTS> {
         Self { tiles, panel }
     }
 
-    /// The tiles of the panel with this index.
-    pub(super) fn panel(&self, index: usize) -> *const u16 {
-        self.tiles.as_ptr().cast::<u16>().wrapping_add(index * self.panel)
+    /// The tiles of a panel, with its index, from the first step of a stage on.
+    pub(super) fn stage(&self, (index, panel): (usize, Panel), stage: Stage) -> *const u16 {
+        let start = index * self.panel + stage.begin * PARTS * panel.part();
+        self.tiles.as_ptr().cast::<u16>().wrapping_add(start)
     }
+
+    /// What to ask for while a panel is multiplied, if so many numbers have been asked for before: the next panel's tiles
+    /// of this stage, or else once more what is there.
+    pub(super) fn after(&self, (index, panel): (usize, Panel), stage: Stage, done: usize) -> *const u16 {
+        let is_left = done < stage.len * PARTS * panel.part() && 2 * self.tiles.len() > (index + 1) * self.panel;
+        match is_left {
+            true => self.stage((index + 1, panel), stage).wrapping_add(done),
+            false => self.stage((index, panel), stage),
+        }
+    }
+}
+
+/// A stretch of the steps, taken with all panels before the next one is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stage {
+    /// First step.
+    pub(super) begin: usize,
+    /// Steps.
+    pub(super) len: usize,
+    /// Whether there are no others.
+    pub(super) is_whole: bool,
+    /// Whether the sums are complete after it.
+    pub(super) is_last: bool,
 }
 
 /// Packs one tile of columns of a panel for every step.
@@ -166,30 +204,116 @@ unsafe fn pack_tile<const PARTS: usize>(
 ) {
     let first = panel.first + tile * TILE;
     let outputs = (panel.used - tile * TILE).min(TILE);
+    let start = w.as_ptr().wrapping_add(pass.weight(0, first, 0));
     for (index, step) in steps.steps.iter().enumerate() {
-        // SAFETY: `NONE` is not read, any other index is a weight's.
+        if pass.area() == 1 {
+            let next = steps.steps.get(index + 1).unwrap_or(step);
+            ask_for(start, next, if pass.order == Order::Forward { (pass.inputs, outputs) } else { (1, 1) });
+        }
+        // SAFETY: the weights of these outputs exist; the caller vouches for the rest.
         unsafe {
-            let places = step.weights.as_ptr();
-            let (first_places, last_places) =
-                (_mm512_loadu_si512(places.cast()), _mm512_loadu_si512(places.add(TILE).cast()));
-            let zero = _mm512_setzero_si512();
-            let first_mask = _mm512_cmpge_epi32_mask(first_places, zero);
-            let last_mask = _mm512_cmpge_epi32_mask(last_places, zero);
-            let mut parts = [[zero; TILE]; PARTS];
-            for output in 0..outputs {
-                let start = w.as_ptr().add(pass.weight(0, first + output, 0));
-                let values = Parts::<PARTS>::of(
-                    _mm512_mask_i32gather_ps::<4>(_mm512_setzero_ps(), first_mask, first_places, start),
-                    _mm512_mask_i32gather_ps::<4>(_mm512_setzero_ps(), last_mask, last_places, start),
-                );
-                for (part, values) in parts.iter_mut().zip(values.0) {
-                    part[output] = values;
-                }
-            }
             let at = tiles.add(index * PARTS * panel.part() + tile * TILE * DEPTH);
-            for (index, part) in parts.into_iter().enumerate() {
-                store_tile(transpose_pairs(part), at.add(index * panel.part()));
+            match pass.order {
+                Order::Forward => pack_by_output::<PARTS>(pass, start, step, outputs, at, panel.part()),
+                Order::Backward => pack_by_input::<PARTS>(pass, start, step, outputs, at, panel.part()),
             }
+        }
+    }
+}
+
+/// Asks for the weights of a step that lie side by side or, if its values are far from each other, for those of each:
+/// more stretches than the processor foresees. There are `count` outputs, some elements apart.
+fn ask_for(start: *const f32, step: &Step, (distance, count): (usize, usize)) {
+    let by = if distance == 1 { 1 } else { LINE };
+    for &place in step.weights.iter().step_by(by).filter(|&&place| place != NONE) {
+        for output in 0..count {
+            prefetch(start.wrapping_add(place as usize + output * distance));
+        }
+    }
+}
+
+/// Packs one tile of a step where the weights of one output lie together.
+///
+/// # Safety
+/// As [`pack_tile`]; `start` is the first weight of the first of so many outputs, and there is room for a tile at `target`
+/// and for each further part, `distance` numbers apart.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+unsafe fn pack_by_output<const PARTS: usize>(
+    pass: &Pass,
+    start: *const f32,
+    step: &Step,
+    outputs: usize,
+    target: *mut u16,
+    distance: usize,
+) {
+    let zero = _mm512_setzero_si512();
+    let mut parts = [[zero; TILE]; PARTS];
+    // SAFETY: `NONE` is not read, any other place is a weight's.
+    unsafe {
+        let places = step.weights.as_ptr();
+        let places = [_mm512_loadu_si512(places.cast()), _mm512_loadu_si512(places.add(TILE).cast())];
+        let masks = [_mm512_cmpge_epi32_mask(places[0], zero), _mm512_cmpge_epi32_mask(places[1], zero)];
+        // With a window of one pixel they lie side by side, in the order of the places.
+        let side_by_side = step.side_by_side().filter(|_| pass.area() == 1);
+        for output in 0..outputs {
+            let start = start.add(output * pass.inputs * pass.area());
+            let values = match side_by_side {
+                Some(first) => Parts::<PARTS>::of(
+                    _mm512_maskz_loadu_ps(masks[0], start.wrapping_offset(first)),
+                    _mm512_maskz_loadu_ps(masks[1], start.wrapping_offset(first + TILE as isize)),
+                ),
+                None => Parts::<PARTS>::of(
+                    _mm512_mask_i32gather_ps::<4>(_mm512_setzero_ps(), masks[0], places[0], start),
+                    _mm512_mask_i32gather_ps::<4>(_mm512_setzero_ps(), masks[1], places[1], start),
+                ),
+            };
+            for (part, values) in parts.iter_mut().zip(values.0) {
+                part[output] = values;
+            }
+        }
+        for (index, part) in parts.iter().enumerate() {
+            store_tile(transpose_pairs(*part), target.add(index * distance));
+        }
+    }
+}
+
+/// As [`pack_by_output`], where those of one input do: each row of a tile is a pair of them.
+///
+/// # Safety
+/// As [`pack_by_output`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+unsafe fn pack_by_input<const PARTS: usize>(
+    pass: &Pass,
+    start: *const f32,
+    step: &Step,
+    outputs: usize,
+    target: *mut u16,
+    distance: usize,
+) {
+    let mask = ((1u32 << outputs) - 1) as __mmask16;
+    let lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    let places = _mm512_mullo_epi32(lanes, _mm512_set1_epi32(pass.area() as i32));
+    for (row, pair) in step.weights.chunks_exact(2).enumerate() {
+        let mut values = [_mm512_setzero_ps(); 2];
+        for (values, &place) in values.iter_mut().zip(pair) {
+            if place == NONE {
+                continue;
+            }
+            // SAFETY: a weight of each of the outputs; lanes outside the mask are not read.
+            unsafe {
+                let start = start.add(place as usize);
+                *values = match pass.area() {
+                    1 => _mm512_maskz_loadu_ps(mask, start),
+                    _ => _mm512_mask_i32gather_ps::<4>(*values, mask, places, start),
+                };
+            }
+        }
+        // SAFETY: the processor's features are on; there is room for the row.
+        unsafe {
+            let values = Parts::<PARTS>::of(values[0], values[1]).interleaved();
+            values.store(DEPTH, target.add(row * DEPTH), distance);
         }
     }
 }
