@@ -20,7 +20,7 @@ pub(crate) fn conv2d(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, shape: &Conv
     let padded = pad_channels(&gpu, &x, problem.c_in)?;
     let conv = Conv { problem, weights: pack(&gpu, &w, &problem)?, input_channels: shape.c_in };
     let y = gpu.empty(x.dtype(), &problem.y_shape()[..])?;
-    conv.run(&gpu, Direction::Forward, [&address(OP, "x", &padded)?, &address(OP, "w", &conv.weights)?, &y.address])?;
+    conv.run(&gpu, Direction::Forward, [address(OP, "x", &padded)?, address(OP, "w", &conv.weights)?, y.address])?;
     let Some(bias) = bias else {
         return attach(conv, &[&x, &w], y, &problem.y_shape()[..]);
     };
@@ -38,16 +38,17 @@ struct Conv {
 }
 
 impl Conv {
-    fn run(&self, gpu: &Gpu, direction: Direction, [x, w, y]: [&u64; 3]) -> Result<()> {
+    /// Queues one of the three convolutions, on the addresses of `x`, `w` and `y` or of their gradients.
+    fn run(&self, gpu: &Gpu, direction: Direction, tensors: [u64; 3]) -> Result<()> {
         // SAFETY: callers pass addresses of tensors of the problem's shapes and type, which they hold.
-        gpu.with_dnn(|dnn| unsafe { dnn.run(&self.problem, direction, [*x, *w, *y]) })
+        gpu.with_dnn(|dnn| unsafe { dnn.run(&self.problem, direction, tensors) })
     }
 
     fn input_gradient(&self, dy: &Tensor) -> Result<Tensor> {
         let (gpu, problem) = (Gpu::of(OP, "gradient", dy)?, &self.problem);
         let dx = gpu.empty(dy.dtype(), &problem.x_shape()[..])?;
         let (w, dy) = (address(OP, "w", &self.weights)?, address(OP, "gradient", dy)?);
-        self.run(&gpu, Direction::InputGradient, [&dx.address, &w, &dy])?;
+        self.run(&gpu, Direction::InputGradient, [dx.address, w, dy])?;
         let dx = dx.into_tensor();
         match problem.c_in == self.input_channels {
             true => Ok(dx),
@@ -60,7 +61,7 @@ impl Conv {
         let x = pad_channels(&gpu, x, problem.c_in)?;
         let packed = gpu.empty(dy.dtype(), &problem.packed_shape()[..])?;
         let (x_at, dy_at) = (address(OP, "x", &x)?, address(OP, "gradient", dy)?);
-        self.run(&gpu, Direction::WeightGradient, [&x_at, &packed.address, &dy_at])?;
+        self.run(&gpu, Direction::WeightGradient, [x_at, packed.address, dy_at])?;
         self.unpack(&gpu, &packed, dy.dtype())
     }
 
