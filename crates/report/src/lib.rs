@@ -21,6 +21,8 @@
 
 mod error;
 mod events;
+#[cfg(test)]
+mod fixtures;
 mod html;
 mod jsonl;
 mod line;

@@ -62,9 +62,9 @@ impl Gpu {
         let module = match loaded.modules.get(module) {
             Some(module) => module.clone(),
             None => {
-                let code = MODULES.iter().find(|(own, _)| *own == module).map_or(&[][..], |(_, code)| code);
-                // The driver finds the end of the code by itself, so an empty image must not reach it bare.
-                let code = if code.is_empty() { &[0][..] } else { code };
+                let Some((_, code)) = MODULES.iter().find(|(own, _)| *own == module) else {
+                    candle_core::bail!("there is no file of kernels named {module}");
+                };
                 let new = self.stream.context().load_module(Ptx::from_binary(code.to_vec())).w()?;
                 loaded.modules.insert(module, new.clone());
                 new

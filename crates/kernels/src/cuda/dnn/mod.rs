@@ -27,7 +27,7 @@ pub(super) use problem::{Direction, Problem};
 static TF32: AtomicBool = AtomicBool::new(false);
 
 /// Lets convolutions of f32 on a GPU round their inputs to TF32 (ten bits of mantissa), several times faster; off unless
-/// asked for. Matrix products follow candle's own switch, which is set alike.
+/// asked for. Matrix products do the same, candle's own among them.
 pub fn set_tf32(on: bool) {
     TF32.store(on, Ordering::Relaxed);
     candle_core::cuda_backend::set_gemm_reduced_precision_f32(on);
