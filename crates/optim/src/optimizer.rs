@@ -54,35 +54,35 @@ impl Optimizer {
     pub fn step(&mut self, gradients: &Gradients, lr: f64) -> Result<(), OptimError> {
         self.num_steps += 1;
         match &self.config {
-            OptimizerConfig::Sgd(config) => sgd_steps(&self.sgd_params(gradients, lr), config.rule())?,
+            OptimizerConfig::Sgd(config) => sgd_steps(&self.sgd_params(gradients, lr)?, config.rule())?,
             OptimizerConfig::AdamW(config) => {
                 let (beta1, beta2, eps) = (config.beta1, config.beta2, config.eps);
                 let rule = AdamWRule { beta1, beta2, eps, step: self.num_steps as usize };
-                adamw_steps(&self.adamw_params(gradients, lr), rule)?;
+                adamw_steps(&self.adamw_params(gradients, lr)?, rule)?;
             }
         }
         Ok(())
     }
 
-    fn sgd_params<'a>(&'a self, gradients: &'a Gradients, lr: f64) -> Vec<SgdParam<'a>> {
+    fn sgd_params<'a>(&'a self, gradients: &'a Gradients, lr: f64) -> candle_core::Result<Vec<SgdParam<'a>>> {
         let own = self.parameters.iter().zip(&self.slots).zip(gradients.tensors());
         let param = |((parameter, slot), grad): ((&'a Parameter, &'a Slot), &'a Tensor)| {
-            let Slot::Sgd { momentum } = slot else { return None };
+            let Slot::Sgd { momentum } = slot else { return other_state(parameter) };
             let (lr, weight_decay) = (lr * parameter.lr_scale, parameter.weight_decay);
-            Some(SgdParam { param: parameter.var.as_tensor(), grad, momentum_buffer: momentum, lr, weight_decay })
+            Ok(SgdParam { param: parameter.var.as_tensor(), grad, momentum_buffer: momentum, lr, weight_decay })
         };
-        own.filter_map(param).collect()
+        own.map(param).collect()
     }
 
-    fn adamw_params<'a>(&'a self, gradients: &'a Gradients, lr: f64) -> Vec<AdamWParam<'a>> {
+    fn adamw_params<'a>(&'a self, gradients: &'a Gradients, lr: f64) -> candle_core::Result<Vec<AdamWParam<'a>>> {
         let own = self.parameters.iter().zip(&self.slots).zip(gradients.tensors());
         let param = |((parameter, slot), grad): ((&'a Parameter, &'a Slot), &'a Tensor)| {
-            let Slot::AdamW { mean, square } = slot else { return None };
+            let Slot::AdamW { mean, square } = slot else { return other_state(parameter) };
             let (lr, weight_decay) = (lr * parameter.lr_scale, parameter.weight_decay);
             let param = parameter.var.as_tensor();
-            Some(AdamWParam { param, grad, first_moment: mean, second_moment: square, lr, weight_decay })
+            Ok(AdamWParam { param, grad, first_moment: mean, second_moment: square, lr, weight_decay })
         };
-        own.filter_map(param).collect()
+        own.map(param).collect()
     }
 
     /// All state by name: `momentum.<parameter>`, or `exp_avg.<parameter>` and `exp_avg_sq.<parameter>`.
@@ -115,6 +115,10 @@ impl Optimizer {
         self.num_steps = num_steps;
         Ok(())
     }
+}
+
+fn other_state<T>(parameter: &Parameter) -> candle_core::Result<T> {
+    candle_core::bail!("the state of {} is another optimizer's", parameter.name)
 }
 
 fn find_state(state: &BTreeMap<String, Tensor>, name: &str, own: &Tensor) -> Result<Tensor, OptimError> {
