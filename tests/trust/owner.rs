@@ -115,3 +115,20 @@ fn without_any_network_training_is_the_same() {
     }
     assert_eq!(fingerprint(&outputs[0]), fingerprint(&outputs[1]));
 }
+
+#[test]
+fn a_run_of_another_device_goes_on_with_a_warning() {
+    let folder = temp_folder().unwrap();
+    let [data, run_folder] = ["data", "run"].map(|name| folder.path().join(name));
+    write_cifar(&data, 500);
+    let mut first = command(&format!("train -q {SETTINGS}"));
+    run(first.arg("--data").arg(&data).arg("--output").arg(&run_folder)).unwrap().expect_code(0);
+    // What is written last is gone, and so the run counts as interrupted.
+    std::fs::remove_file(run_folder.join("last.safetensors")).unwrap();
+    let provenance = run_folder.join("provenance.json");
+    let text = std::fs::read_to_string(&provenance).unwrap();
+    assert!(text.contains("\"device\": \"cpu\""), "{text}");
+    std::fs::write(&provenance, text.replace("\"device\": \"cpu\"", "\"device\": \"cuda\"")).unwrap();
+    let outcome = run(command("train --resume").arg(&run_folder)).unwrap();
+    assert!(outcome.expect_code(0).stderr.contains("begun on the device cuda"), "{}", outcome.stderr);
+}

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
+use candle_core::Device;
 use serde::Deserialize;
 use taper_train::{Checkpoint, RunFolder};
 
@@ -72,7 +73,7 @@ fn resume(path: &Path, resolved: &Resolved, talk: Talk, interrupt: &Interrupt) -
     let device = device::parse(&config.train.device)?;
     let mut job = Job::new(config, Prepared::of_run(path, config)?, &device)?;
     memory::require_room(&job)?;
-    tell_of_another_program(path)?;
+    tell_of_another_program(path, &device)?;
     job.set_origin(run_dir::origin_of(path)?);
     RunFolder::new(path, Default::default()).remove_halves()?;
     let checkpoint = Checkpoint::latest(&path.join("checkpoints"))?;
@@ -84,11 +85,12 @@ fn resume(path: &Path, resolved: &Resolved, talk: Talk, interrupt: &Interrupt) -
     job.train(path, checkpoint, talk, interrupt)
 }
 
-/// Another program, or other instructions of the processor, may round otherwise.
-fn tell_of_another_program(run: &Path) -> Result<()> {
+/// Another program, another kind of device, or other instructions of the processor may round otherwise.
+fn tell_of_another_program(run: &Path, device: &Device) -> Result<()> {
     #[derive(Deserialize)]
     struct Written {
         commit: String,
+        device: String,
         cpu_path: Option<String>,
     }
     let written: Written = read_json(&run.join("provenance.json"))?;
@@ -100,7 +102,15 @@ fn tell_of_another_program(run: &Path) -> Result<()> {
             now.0
         );
     }
-    if let Some(cpu_path) = written.cpu_path.filter(|cpu_path| *cpu_path != now.1) {
+    let kind = device::name(device);
+    if written.device != kind {
+        tracing::warn!(
+            "the run was begun on the device {}, this is {kind}: it will end with other bits than without the interruption",
+            written.device
+        );
+        return Ok(());
+    }
+    if let Some(cpu_path) = written.cpu_path.filter(|cpu_path| device.is_cpu() && *cpu_path != now.1) {
         tracing::warn!(
             "the run was begun on the CPU path {cpu_path}, this is {}: it will end with other bits than without the \
              interruption",
