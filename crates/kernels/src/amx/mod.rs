@@ -8,9 +8,11 @@
 //!
 //! The instructions have no stable intrinsics, so the inner loop is assembly.
 
+mod operand;
 mod product;
 mod split;
 
+pub(crate) use operand::{ZEROS, left_tile, right_tile};
 pub(crate) use product::{DEPTH, Product, TILE, Tiles};
 pub(crate) use split::{Parts, split, split_few, split_pixel, transpose_pairs};
 

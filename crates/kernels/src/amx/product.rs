@@ -91,7 +91,7 @@ pub(crate) struct Product {
 impl Product {
     /// Numbers that a product of `steps` steps asks for ahead: four cache lines for each product of parts.
     pub(crate) const fn ahead<const PARTS: usize>(steps: usize) -> usize {
-        steps * (PARTS * (PARTS + 1) / 2) * 4 * 64 / size_of::<u16>()
+        steps * (PARTS * (PARTS + 1) / 2) * 2 * 64 / size_of::<u16>()
     }
 
     /// Computes `rows` by `columns` tiles, each 1 or 2, of numbers in `PARTS` parts, 2 or 3.
@@ -143,7 +143,7 @@ macro_rules! function {
                     $($start,)*
                     "3:",
                     "mov r14, [rax]",
-                    "mov r15, [rax + 8]",
+                    "mov r15, [rax + 72]",
                     "mov r10, [rax + 16]",
                     "mov r11, [rax + 24]",
                     "mov rsi, [rax + 32]",
@@ -156,13 +156,14 @@ macro_rules! function {
                     "4:",
                     "mov r12d, [rsi]",
                     "lea r8, [r14 + r12]",
-                    "lea r9, [r15 + r12]",
+                    "mov r9, [rax + 8]",
+                    "add r9, r12",
                     "mov r12, rdi",
                     "mov rcx, [rax + 56]",
                     "add rcx, rdi",
                     $($step,)*
                     "mov rdi, r12",
-                    "add rdi, [rax + 72]",
+                    "add rdi, r15",
                     "add rsi, 4",
                     "cmp rsi, [rax + 40]",
                     "jne 4b",
@@ -192,18 +193,19 @@ macro_rules! function {
 macro_rules! block {
     ($two:ident $three:ident, begin: $begin:tt, start: $start:tt,
      left: [$($left:literal)*], right: [$($right:literal)*], multiply: [$($multiply:literal)*],
+     multiply_next: [$($multiply_next:literal)*],
      ahead: [$($ahead:literal)*], left_on: [$($left_on:literal)*], right_on: [$($right_on:literal)*],
      right_back: [$($right_back:literal)*],
      end: $end:tt) => {
         function!($two, begin: $begin, start: $start, step: [
-            $($left)* $($right)* $($multiply)* $($ahead)*
-            $($right_on)* $($right)* $($multiply)* $($ahead)*
+            $($left)* $($right)* $($multiply_next)* $($ahead)*
+            $($right_on)* $($right)* $($multiply_next)* $($ahead)*
             $($left_on)* $($right_back)* $($left)* $($right)* $($multiply)* $($ahead)*
         ], end: $end);
         function!($three, begin: $begin, start: $start, step: [
-            $($left)* $($right)* $($multiply)* $($ahead)*
-            $($right_on)* $($right)* $($multiply)* $($ahead)*
-            $($right_on)* $($right)* $($multiply)* $($ahead)*
+            $($left)* $($right)* $($multiply_next)* $($ahead)*
+            $($right_on)* $($right)* $($multiply_next)* $($ahead)*
+            $($right_on)* $($right)* $($multiply_next)* $($ahead)*
             $($left_on)* $($right_back)* $($left)* $($right)* $($multiply)* $($ahead)*
             $($right_back)* $($right)* $($multiply)* $($ahead)*
             $($left_on)* $($left)* $($multiply)* $($ahead)*
@@ -224,7 +226,45 @@ impl Product {
         "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7"
         "tdpbf16ps tmm2, tmm5, tmm6" "tdpbf16ps tmm3, tmm5, tmm7"
     ],
-    ahead: ["prefetcht1 [r13]" "prefetcht1 [r13 + 64]" "prefetcht1 [r13 + 128]" "prefetcht1 [r13 + 192]" "add r13, 256"],
+    multiply_next: [
+        "tdpbf16ps tmm0, tmm4, tmm6"
+        "prefetcht0 [rdi + r15]"
+        "prefetcht0 [rdi + r15 + 64]"
+        "prefetcht0 [rdi + r15 + 128]"
+        "prefetcht0 [rdi + r15 + 192]"
+        "prefetcht0 [rdi + r15 + 256]"
+        "prefetcht0 [rdi + r15 + 320]"
+        "prefetcht0 [rdi + r15 + 384]"
+        "prefetcht0 [rdi + r15 + 448]"
+        "tdpbf16ps tmm1, tmm4, tmm7"
+        "prefetcht0 [rdi + r15 + 512]"
+        "prefetcht0 [rdi + r15 + 576]"
+        "prefetcht0 [rdi + r15 + 640]"
+        "prefetcht0 [rdi + r15 + 704]"
+        "prefetcht0 [rdi + r15 + 768]"
+        "prefetcht0 [rdi + r15 + 832]"
+        "prefetcht0 [rdi + r15 + 896]"
+        "prefetcht0 [rdi + r15 + 960]"
+        "tdpbf16ps tmm2, tmm5, tmm6"
+        "prefetcht0 [rcx + r15]"
+        "prefetcht0 [rcx + r15 + 64]"
+        "prefetcht0 [rcx + r15 + 128]"
+        "prefetcht0 [rcx + r15 + 192]"
+        "prefetcht0 [rcx + r15 + 256]"
+        "prefetcht0 [rcx + r15 + 320]"
+        "prefetcht0 [rcx + r15 + 384]"
+        "prefetcht0 [rcx + r15 + 448]"
+        "tdpbf16ps tmm3, tmm5, tmm7"
+        "prefetcht0 [rcx + r15 + 512]"
+        "prefetcht0 [rcx + r15 + 576]"
+        "prefetcht0 [rcx + r15 + 640]"
+        "prefetcht0 [rcx + r15 + 704]"
+        "prefetcht0 [rcx + r15 + 768]"
+        "prefetcht0 [rcx + r15 + 832]"
+        "prefetcht0 [rcx + r15 + 896]"
+        "prefetcht0 [rcx + r15 + 960]"
+    ],
+    ahead: ["prefetcht1 [r13]" "prefetcht1 [r13 + 64]" "add r13, 128"],
     left_on: ["add r8, r11" "add r9, r11"],
     right_on: ["add rdi, [rax + 64]" "add rcx, [rax + 64]"],
     right_back: ["sub rdi, [rax + 64]" "sub rcx, [rax + 64]"],
@@ -239,7 +279,27 @@ impl Product {
         left: ["tileloadd tmm4, [r8 + r10]" "tileloadd tmm5, [r9 + r10]"],
         right: ["tileloadd tmm6, [rdi + rdx]"],
         multiply: ["tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm2, tmm5, tmm6"],
-    ahead: ["prefetcht1 [r13]" "prefetcht1 [r13 + 64]" "prefetcht1 [r13 + 128]" "prefetcht1 [r13 + 192]" "add r13, 256"],
+    multiply_next: [
+        "tdpbf16ps tmm0, tmm4, tmm6"
+        "prefetcht0 [rdi + r15]"
+        "prefetcht0 [rdi + r15 + 64]"
+        "prefetcht0 [rdi + r15 + 128]"
+        "prefetcht0 [rdi + r15 + 192]"
+        "prefetcht0 [rdi + r15 + 256]"
+        "prefetcht0 [rdi + r15 + 320]"
+        "prefetcht0 [rdi + r15 + 384]"
+        "prefetcht0 [rdi + r15 + 448]"
+        "tdpbf16ps tmm2, tmm5, tmm6"
+        "prefetcht0 [rdi + r15 + 512]"
+        "prefetcht0 [rdi + r15 + 576]"
+        "prefetcht0 [rdi + r15 + 640]"
+        "prefetcht0 [rdi + r15 + 704]"
+        "prefetcht0 [rdi + r15 + 768]"
+        "prefetcht0 [rdi + r15 + 832]"
+        "prefetcht0 [rdi + r15 + 896]"
+        "prefetcht0 [rdi + r15 + 960]"
+    ],
+    ahead: ["prefetcht1 [r13]" "prefetcht1 [r13 + 64]" "add r13, 128"],
     left_on: ["add r8, r11" "add r9, r11"],
         right_on: ["add rdi, [rax + 64]"],
         right_back: ["sub rdi, [rax + 64]"],
@@ -251,7 +311,43 @@ impl Product {
         left: ["tileloadd tmm4, [r8 + r10]"],
         right: ["tileloadd tmm6, [rdi + rdx]" "tileloadd tmm7, [rcx + rdx]"],
         multiply: ["tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7"],
-    ahead: ["prefetcht1 [r13]" "prefetcht1 [r13 + 64]" "prefetcht1 [r13 + 128]" "prefetcht1 [r13 + 192]" "add r13, 256"],
+    multiply_next: [
+        "tdpbf16ps tmm0, tmm4, tmm6"
+        "prefetcht0 [rdi + r15]"
+        "prefetcht0 [rdi + r15 + 64]"
+        "prefetcht0 [rdi + r15 + 128]"
+        "prefetcht0 [rdi + r15 + 192]"
+        "prefetcht0 [rdi + r15 + 256]"
+        "prefetcht0 [rdi + r15 + 320]"
+        "prefetcht0 [rdi + r15 + 384]"
+        "prefetcht0 [rdi + r15 + 448]"
+        "prefetcht0 [rdi + r15 + 512]"
+        "prefetcht0 [rdi + r15 + 576]"
+        "prefetcht0 [rdi + r15 + 640]"
+        "prefetcht0 [rdi + r15 + 704]"
+        "prefetcht0 [rdi + r15 + 768]"
+        "prefetcht0 [rdi + r15 + 832]"
+        "prefetcht0 [rdi + r15 + 896]"
+        "prefetcht0 [rdi + r15 + 960]"
+        "tdpbf16ps tmm1, tmm4, tmm7"
+        "prefetcht0 [rcx + r15]"
+        "prefetcht0 [rcx + r15 + 64]"
+        "prefetcht0 [rcx + r15 + 128]"
+        "prefetcht0 [rcx + r15 + 192]"
+        "prefetcht0 [rcx + r15 + 256]"
+        "prefetcht0 [rcx + r15 + 320]"
+        "prefetcht0 [rcx + r15 + 384]"
+        "prefetcht0 [rcx + r15 + 448]"
+        "prefetcht0 [rcx + r15 + 512]"
+        "prefetcht0 [rcx + r15 + 576]"
+        "prefetcht0 [rcx + r15 + 640]"
+        "prefetcht0 [rcx + r15 + 704]"
+        "prefetcht0 [rcx + r15 + 768]"
+        "prefetcht0 [rcx + r15 + 832]"
+        "prefetcht0 [rcx + r15 + 896]"
+        "prefetcht0 [rcx + r15 + 960]"
+    ],
+    ahead: ["prefetcht1 [r13]" "prefetcht1 [r13 + 64]" "add r13, 128"],
     left_on: ["add r8, r11"],
         right_on: ["add rdi, [rax + 64]" "add rcx, [rax + 64]"],
         right_back: ["sub rdi, [rax + 64]" "sub rcx, [rax + 64]"],
@@ -263,7 +359,26 @@ impl Product {
         left: ["tileloadd tmm4, [r8 + r10]"],
         right: ["tileloadd tmm6, [rdi + rdx]"],
         multiply: ["tdpbf16ps tmm0, tmm4, tmm6"],
-    ahead: ["prefetcht1 [r13]" "prefetcht1 [r13 + 64]" "prefetcht1 [r13 + 128]" "prefetcht1 [r13 + 192]" "add r13, 256"],
+    multiply_next: [
+        "tdpbf16ps tmm0, tmm4, tmm6"
+        "prefetcht0 [rdi + r15]"
+        "prefetcht0 [rdi + r15 + 64]"
+        "prefetcht0 [rdi + r15 + 128]"
+        "prefetcht0 [rdi + r15 + 192]"
+        "prefetcht0 [rdi + r15 + 256]"
+        "prefetcht0 [rdi + r15 + 320]"
+        "prefetcht0 [rdi + r15 + 384]"
+        "prefetcht0 [rdi + r15 + 448]"
+        "prefetcht0 [rdi + r15 + 512]"
+        "prefetcht0 [rdi + r15 + 576]"
+        "prefetcht0 [rdi + r15 + 640]"
+        "prefetcht0 [rdi + r15 + 704]"
+        "prefetcht0 [rdi + r15 + 768]"
+        "prefetcht0 [rdi + r15 + 832]"
+        "prefetcht0 [rdi + r15 + 896]"
+        "prefetcht0 [rdi + r15 + 960]"
+    ],
+    ahead: ["prefetcht1 [r13]" "prefetcht1 [r13 + 64]" "add r13, 128"],
     left_on: ["add r8, r11"],
         right_on: ["add rdi, [rax + 64]"],
         right_back: ["sub rdi, [rax + 64]"],

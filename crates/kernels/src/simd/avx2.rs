@@ -64,6 +64,17 @@ impl Vector for __m256 {
     }
 
     #[inline(always)]
+    unsafe fn load_strided(from: *const f32, stride: usize, count: usize) -> Self {
+        // SAFETY: see above; lanes outside the mask are not read.
+        unsafe {
+            let lanes = _mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0);
+            let places = _mm256_mullo_epi32(lanes, _mm256_set1_epi32(stride as i32));
+            let mask = _mm256_castsi256_ps(first(count));
+            _mm256_mask_i32gather_ps::<4>(_mm256_setzero_ps(), from, places, mask)
+        }
+    }
+
+    #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
         // SAFETY: see above.
         unsafe { _mm256_storeu_ps(to, self) }

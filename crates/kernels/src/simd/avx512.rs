@@ -67,6 +67,16 @@ impl Vector for __m512 {
     }
 
     #[inline(always)]
+    unsafe fn load_strided(from: *const f32, stride: usize, count: usize) -> Self {
+        // SAFETY: see above; lanes outside the mask are not read.
+        unsafe {
+            let lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+            let places = _mm512_mullo_epi32(lanes, _mm512_set1_epi32(stride as i32));
+            _mm512_mask_i32gather_ps::<4>(_mm512_setzero_ps(), first(count), places, from)
+        }
+    }
+
+    #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
         // SAFETY: see above.
         unsafe { _mm512_storeu_ps(to, self) }

@@ -29,6 +29,8 @@ pub(crate) trait Vector: Copy {
     unsafe fn load(from: *const f32) -> Self;
     /// The first `count` lanes, the others 0; nothing beyond them is read.
     unsafe fn load_first(from: *const f32, count: usize) -> Self;
+    /// Values `stride` apart, `count` of them; the other lanes 0.
+    unsafe fn load_strided(from: *const f32, stride: usize, count: usize) -> Self;
     unsafe fn store(self, to: *mut f32);
     unsafe fn store_first(self, to: *mut f32, count: usize);
     /// Stores past the caches, where the processor can; `to` is aligned to the vector.

@@ -49,6 +49,12 @@ impl Vector for Lanes {
     }
 
     #[inline(always)]
+    unsafe fn load_strided(from: *const f32, stride: usize, count: usize) -> Self {
+        // SAFETY: the caller vouches for the first `count` values.
+        Self(std::array::from_fn(|lane| if lane < count { unsafe { from.add(lane * stride).read() } } else { 0.0 }))
+    }
+
+    #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
         // SAFETY: the caller vouches for eight values.
         unsafe { to.cast::<[f32; 8]>().write_unaligned(self.0) }

@@ -26,32 +26,36 @@ pub(super) enum Unit {
 impl Unit {
     /// The unit, if the CPU path has it and it is the best for a shape there.
     ///
-    /// Six products are one too many against Winograd's algorithm, but where there are so few outputs that the transform
-    /// of the weights costs more than they do.
+    /// Six products are too many against Winograd's algorithm, but where there are so few outputs that the transform of
+    /// the weights costs more than they do.
     pub(super) fn of(shape: &ConvShape) -> Option<Self> {
-        Self::with_channels(shape, shape.c_in)
+        /// Outputs of a batch at most, all channels counted as one, if Winograd's algorithm has a say.
+        const FEW: usize = 512;
+
+        Self::with_channels(shape, shape.c_in, FEW)
     }
 
     /// As [`Unit::of`], for the gradient of the weights, whose copies are large beside a small window of few channels.
     pub(super) fn of_weight_gradient(shape: &ConvShape) -> Option<Self> {
         /// Inputs of an output at least.
         const LEAST: usize = 144;
+        /// As for the other passes; here no weights are transformed.
+        const FEW: usize = 320;
 
-        Self::with_channels(shape, source::channels(shape))
+        Self::with_channels(shape, source::channels(shape), FEW)
             .filter(|_| (shape.depth() >= LEAST || shape.kernel == [1, 1]) && shape.c_out > 8)
     }
 
-    /// Of a convolution whose pixels have so many channels.
-    fn with_channels(shape: &ConvShape, inputs: usize) -> Option<Self> {
-        /// Outputs of a batch at most, all channels counted as one, if Winograd's algorithm has a say.
-        const FEW: usize = 512;
+    /// Of a convolution whose pixels have so many channels; `few` outputs are better off here than with Winograd's
+    /// algorithm.
+    fn with_channels(shape: &ConvShape, inputs: usize, few: usize) -> Option<Self> {
         /// Channels at least: fewer leave tiles empty.
         const CHANNELS: usize = 16;
 
         let (unit, is_best) = match simd::selected().path() {
             CpuPath::AmxShort => (Self::TwoParts, true),
             CpuPath::Amx => {
-                let are_few = shape.images * shape.output_pixels() <= FEW;
+                let are_few = shape.images * shape.output_pixels() <= few;
                 (Self::ThreeParts, (are_few || !winograd::covers(shape)) && inputs.min(shape.c_out) >= CHANNELS)
             }
             _ => return None,

@@ -1,12 +1,12 @@
 //! The operands of the weights' gradient: a band's places are the shared axis.
 
-use std::arch::x86_64::*;
+use std::arch::x86_64::__mmask16;
 
 use rayon::prelude::*;
 
 use super::grid::{Band, Grid};
 use super::source::Source;
-use crate::amx::{DEPTH, Parts, TILE, transpose_pairs};
+use crate::amx::{self, DEPTH, TILE};
 use crate::build;
 use crate::conv::shape::ConvShape;
 use crate::conv::window::Window;
@@ -55,18 +55,13 @@ impl Channels {
         }
     }
 
-    /// Zeros for no pixel, and beyond the channels.
-    ///
-    /// # Safety
-    /// The processor has AVX-512 F; the pixel is one of those that this was made of, or none.
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    unsafe fn load(&self, pixel: Pixel) -> __m512 {
-        static ZEROS: [f32; TILE] = [0.0; TILE];
+    /// Where a pixel's values begin, or zeros for no pixel.
+    fn row(&self, pixel: Pixel) -> *const f32 {
+        if pixel == NONE { amx::ZEROS.as_ptr() } else { self.start.wrapping_add(pixel) }
+    }
 
-        let values = if pixel == NONE { ZEROS.as_ptr() } else { self.start.wrapping_add(pixel) };
-        // SAFETY: lanes beyond the pixel's channels are not read.
-        unsafe { _mm512_maskz_loadu_ps(self.mask, values) }
+    fn rows<const COUNT: usize>(&self, pixels: &[Pixel]) -> [*const f32; COUNT] {
+        std::array::from_fn(|index| self.row(pixels[index]))
     }
 }
 
@@ -91,8 +86,9 @@ impl<const PARTS: usize> Gradients<PARTS> {
             for tile in 0..tiles {
                 let channels = Channels::new(dy, shape.c_out, tile * TILE);
                 let target = parts.start().cast::<u16>().wrapping_add((tile * steps + step) * TILE * DEPTH);
+                let rows = channels.rows(&places[step * DEPTH..]);
                 // SAFETY: whoever asks for gradients runs on the tile unit; tiles have room of their own in each step.
-                unsafe { transpose::<PARTS>(channels, &places[step * DEPTH..][..DEPTH], target, part) };
+                unsafe { amx::left_tile::<PARTS>(&rows, channels.mask, target, part) };
                 channels.prefetch(&places[(step + 1) * DEPTH..]);
             }
         });
@@ -111,30 +107,6 @@ impl<const PARTS: usize> Gradients<PARTS> {
 
     pub(super) fn part_bytes(&self) -> usize {
         self.part * size_of::<u16>()
-    }
-}
-
-/// One tile: a row of the places for each of sixteen channels.
-///
-/// # Safety
-/// The processor has the tile unit's vectors, `places` are of the channels' pixels; there is room for a tile at
-/// `target` and for each further part.
-#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn transpose<const PARTS: usize>(channels: Channels, places: &[Pixel], target: *mut u16, part: usize) {
-    let mut halves = [[_mm512_setzero_si512(); TILE]; 2];
-    // Loops rather than closures, which would be compiled without the features.
-    for (half, places) in halves.iter_mut().zip(places.chunks_exact(TILE)) {
-        for (row, place) in half.iter_mut().zip(places) {
-            // SAFETY: the caller vouches for the pixels.
-            *row = _mm512_castps_si512(unsafe { channels.load(*place) });
-        }
-        // SAFETY: the processor's features are on.
-        *half = unsafe { transpose_pairs(*half) };
-    }
-    for (row, (&first, &last)) in halves[0].iter().zip(&halves[1]).enumerate() {
-        let (first, last) = (_mm512_castsi512_ps(first), _mm512_castsi512_ps(last));
-        // SAFETY: the processor's features are on; the caller vouches for the target.
-        unsafe { Parts::<PARTS>::of(first, last).store(DEPTH, target.add(row * DEPTH), part) };
     }
 }
 
@@ -194,8 +166,10 @@ impl<const PARTS: usize> Inputs<PARTS> {
                 let channels = Channels::new(&source.values, channels, index * TILE);
                 let start = phase * plane + index * tile + step * DEPTH / 2 * PAIR;
                 let target = parts.start().cast::<u16>().wrapping_add(start);
+                let rows = channels.rows::<{ DEPTH + 1 }>(pixels);
+                let odd = has_odd.then_some(parity);
                 // SAFETY: whoever asks for inputs runs on the tile unit; tiles have room of their own in each step.
-                unsafe { join::<PARTS>(channels, &pixels[..DEPTH + 1], target, has_odd.then_some(parity), part) };
+                unsafe { amx::right_tile::<PARTS>(&rows, channels.mask, target, odd, part) };
                 channels.prefetch(&pixels[DEPTH..]);
             }
         });
@@ -256,33 +230,4 @@ fn inputs(grid: &Grid, band: &Band, source: &Source<'_>, phase: usize, places: u
         }
     }
     pixels
-}
-
-/// Pairs of the pixels, the last of which only ends an odd one: even pairs at `target`, odd ones, if they are wanted,
-/// `odd` numbers further; parts `part` numbers apart.
-///
-/// # Safety
-/// The processor has the tile unit's vectors, the pixels are of the channels; there is room for the pairs.
-#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn join<const PARTS: usize>(
-    channels: Channels,
-    pixels: &[Pixel],
-    target: *mut u16,
-    odd: Option<usize>,
-    part: usize,
-) {
-    // SAFETY: the processor's features are on; the caller vouches for the target.
-    unsafe {
-        let mut next = Parts::<PARTS>::of(channels.load(pixels[0]), channels.load(pixels[1]));
-        for (pair, following) in pixels[2..].chunks(2).enumerate() {
-            let this = next;
-            let last = following.get(1).copied().unwrap_or(NONE);
-            next = Parts::of(channels.load(following[0]), channels.load(last));
-            let target = target.add(pair * PAIR);
-            this.interleaved().store(DEPTH, target, part);
-            if let Some(odd) = odd {
-                this.shifted(next).interleaved().store(DEPTH, target.add(odd), part);
-            }
-        }
-    }
 }

@@ -3,12 +3,14 @@
 use std::ops::Range;
 
 use super::transform::{self, Channels};
-use super::weights::{Direction, PackedWeights};
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+use super::unit;
+use super::weights::{Direction, PackedWeights, Parameter};
 use super::{POINTS, Planes, Tiles};
 use crate::build::{Parts, build_parts};
 use crate::conv::shape::ConvShape;
 use crate::scratch::Buffer;
-use crate::simd::{self, InstructionSet, Work};
+use crate::simd::{self, InstructionSet, Selected, Work};
 use crate::tile::{Ahead, Panels, Product, Segment, Start, even_parts, multiply};
 
 /// `y = x ∗ w + bias`; `w` is the layer's parameter in either direction, `shape` that of this convolution.
@@ -20,9 +22,9 @@ pub(in crate::conv) fn forward(
     direction: Direction,
 ) -> Vec<f32> {
     let path = simd::selected();
-    let weights = PackedWeights::new(path, w, shape, direction);
+    let weights = Weights::new(path, &Parameter { w, shape, direction });
     let tiles = Tiles::of(shape);
-    let block = block_len(&tiles, shape);
+    let block = weights.block_len(&tiles, shape);
     let len = shape.images * shape.output_pixels() * shape.c_out;
     // SAFETY: every output lies in one tile, and every tile in one block.
     unsafe {
@@ -33,23 +35,51 @@ pub(in crate::conv) fn forward(
     }
 }
 
-/// Tiles of a block: as many as the second-level cache holds, or for many channels as many as make the weights' way
-/// from memory worth it; more gain nothing, as what is next is asked for in time. No sum depends on it, so the blocks may
-/// be evened out over the threads.
-fn block_len(tiles: &Tiles, shape: &ConvShape) -> usize {
-    let most = match shape.c_in.max(shape.c_out) {
-        0..=64 => 28,
-        65..=128 => 56,
-        _ => 84,
-    };
-    let count = tiles.count().max(1);
-    let blocks = count.div_ceil(most).next_multiple_of(rayon::current_num_threads().max(1));
-    count.div_ceil(blocks)
+/// The weights at the points, for products in vectors or on the tile unit.
+enum Weights {
+    Vectors(PackedWeights),
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    Unit(unit::Weights),
+}
+
+impl Weights {
+    fn new(path: Selected, parameter: &Parameter<'_>) -> Self {
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        if unit::covers(path, parameter.shape) {
+            return Self::Unit(unit::Weights::new(path, parameter));
+        }
+        Self::Vectors(PackedWeights::new(path, parameter))
+    }
+
+    /// Tiles of a block: as many as the second-level cache holds, or for many channels as many as make the weights' way
+    /// from memory worth it; more gain nothing, as what is next is asked for in time. The unit is so fast that the way is
+    /// worth more to it. No sum depends on it, so the blocks may be evened out over the threads.
+    fn block_len(&self, tiles: &Tiles, shape: &ConvShape) -> usize {
+        let most = match (self, shape.c_in.max(shape.c_out)) {
+            (Self::Vectors(_), 0..=64) => 28,
+            (Self::Vectors(_), 65..=128) => 56,
+            (Self::Vectors(_), _) => 84,
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            (Self::Unit(_), _) => 256,
+        };
+        let count = tiles.count().max(1);
+        let blocks = count.div_ceil(most).next_multiple_of(rayon::current_num_threads().max(1));
+        count.div_ceil(blocks)
+    }
+
+    /// Rows that the products of so many tiles write.
+    fn rows(&self, tiles: usize) -> usize {
+        match self {
+            Self::Vectors(_) => tiles,
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Self::Unit(_) => unit::rows(tiles),
+        }
+    }
 }
 
 struct Block<'a> {
     x: &'a [f32],
-    weights: &'a PackedWeights,
+    weights: &'a Weights,
     bias: Option<&'a [f32]>,
     shape: &'a ConvShape,
     tiles: Tiles,
@@ -64,8 +94,8 @@ impl Work for Block<'_> {
     unsafe fn run<I: InstructionSet>(self) {
         let (c_in, c_out) = (self.shape.c_in, self.shape.c_out);
         let padded = c_in.next_multiple_of(super::GAP);
-        let (values, products) =
-            (Planes::rows(self.block.len(), padded), Planes::rows(self.block.len(), Panels::new::<I>(c_out).padded()));
+        let values = Planes::rows(self.block.len(), padded);
+        let products = Planes::rows(self.weights.rows(self.block.len()), Panels::new::<I>(c_out).padded());
         let zeros = Buffer::zeros(c_in);
         let (mut transformed, mut sums) = (Buffer::lend(values.len()), Buffer::lend(products.len()));
         let pixels = Channels { start: self.x.as_ptr(), stride: c_in, count: c_in };
@@ -76,9 +106,17 @@ impl Work for Block<'_> {
         unsafe {
             let block = self.block.clone();
             transform::inputs::<I::Wide>(pixels, &self.tiles, block.clone(), zeros.as_ptr(), out, values);
-            for point in 0..POINTS {
-                let (left, out) = (&transformed[point * values.plane..], &mut sums[point * products.plane..]);
-                self.multiply::<I>(point, (left, values.row), (out, products.row));
+            match self.weights {
+                Weights::Vectors(weights) => {
+                    for point in 0..POINTS {
+                        let (left, out) = (&transformed[point * values.plane..], &mut sums[point * products.plane..]);
+                        self.multiply::<I>(weights, point, (left, values.row), (out, products.row));
+                    }
+                }
+                #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+                Weights::Unit(weights) => {
+                    weights.multiply((&transformed, values), self.block.len(), (&mut sums, products));
+                }
             }
             transform::outputs::<I::Wide>(sums.as_ptr(), products, &self.tiles, block, c_out, bias, y);
         }
@@ -94,10 +132,16 @@ impl Block<'_> {
     /// # Safety
     /// The processor has the instruction set; planes have a row per tile, with room for whole vectors.
     #[inline(always)]
-    unsafe fn multiply<I: InstructionSet>(&self, point: usize, left: (&[f32], usize), out: (&mut [f32], usize)) {
+    unsafe fn multiply<I: InstructionSet>(
+        &self,
+        weights: &PackedWeights,
+        point: usize,
+        left: (&[f32], usize),
+        out: (&mut [f32], usize),
+    ) {
         let panels = Panels::new::<I>(self.shape.c_out);
         let narrow = Panels::are_narrow::<I>(self.shape.c_out);
-        let (few, next) = (self.block.len().div_ceil(I::MAX_ROWS), self.weights.after(point));
+        let (few, next) = (self.block.len().div_ceil(I::MAX_ROWS), weights.after(point));
         for (strip, (first, rows)) in even_parts(self.block.len(), I::MAX_ROWS).enumerate() {
             let (left, left_stride) = (left.0[first * left.1..].as_ptr(), left.1);
             let (out, out_stride) = (out.0[first * out.1..].as_mut_ptr(), out.1);
@@ -110,7 +154,7 @@ impl Block<'_> {
                 let product = Product {
                     left,
                     left_stride,
-                    right: self.weights.matrix(index, panel, point).as_ptr(),
+                    right: weights.matrix(index, panel, point).as_ptr(),
                     right_stride: panel.width,
                     out: out.wrapping_add(panel.first),
                     out_stride,

@@ -10,6 +10,8 @@
 mod forward;
 mod gradient;
 mod transform;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod unit;
 mod weights;
 
 pub(super) use forward::forward;

@@ -16,7 +16,7 @@ use crate::tile::{Ahead, Panel, Panels, prefetch};
 const TAPS: usize = 3;
 /// Taps of the window.
 pub(super) const AREA: usize = TAPS * TAPS;
-/// Input channels whose taps are brought together in one go.
+/// Input channels whose taps are taken together.
 const GROUP: usize = 16;
 /// Elements of transformed weights from which they are written past the caches: they would not stay there.
 const STREAMED: usize = 4 * 1024 * 1024;
@@ -63,18 +63,23 @@ impl PackedWeights {
         Ahead::of(self.values[(point + 1) % POINTS * self.stride..].as_ptr(), self.stride)
     }
 
-    /// Transforms the parameter `w` (OIHW) of a layer for the convolution of `shape` in that direction.
-    pub(super) fn new(path: Selected, w: &[f32], shape: &ConvShape, direction: Direction) -> Self {
-        simd::run(path, Transform { path, w, shape, direction })
+    /// Transforms a parameter.
+    pub(super) fn new(path: Selected, parameter: &Parameter<'_>) -> Self {
+        simd::run(path, Transform { path, parameter })
     }
+}
+
+/// A layer's parameter, OIHW, and which convolution reads it.
+pub(super) struct Parameter<'a> {
+    pub(super) w: &'a [f32],
+    /// Of the convolution that reads the weights: backward, its `c_in` is the layer's `c_out`.
+    pub(super) shape: &'a ConvShape,
+    pub(super) direction: Direction,
 }
 
 struct Transform<'a> {
     path: Selected,
-    w: &'a [f32],
-    /// Of the convolution that reads the weights: backward, its `c_in` is the layer's `c_out`.
-    shape: &'a ConvShape,
-    direction: Direction,
+    parameter: &'a Parameter<'a>,
 }
 
 impl Work for Transform<'_> {
@@ -82,7 +87,7 @@ impl Work for Transform<'_> {
 
     #[inline(always)]
     unsafe fn run<I: InstructionSet>(self) -> PackedWeights {
-        let (c_in, c_out) = (self.shape.c_in, self.shape.c_out);
+        let (c_in, c_out) = (self.parameter.shape.c_in, self.parameter.shape.c_out);
         let panels: Vec<Panel> = Panels::new::<I>(c_out).iter().collect();
         let stride = plane_stride(c_in * Panels::new::<I>(c_out).padded() + GAP * panels.len());
         let mut values = Buffer::lend(POINTS * stride);
@@ -107,7 +112,8 @@ impl Work for TransformPanel<'_> {
 
     #[inline(always)]
     unsafe fn run<I: InstructionSet>(self) {
-        let c_in = self.transform.shape.c_in;
+        let parameter = self.transform.parameter;
+        let c_in = parameter.shape.c_in;
         let stride = self.stride;
         // SAFETY: the panel's own columns at every point; the processor is the caller's.
         unsafe {
@@ -115,22 +121,16 @@ impl Work for TransformPanel<'_> {
             for point in 0..POINTS {
                 out.add(point * stride + c_in * self.panel.width).write_bytes(0, GAP);
             }
-            let mut taps = [0.0; GROUP * AREA * MAX_LANES];
-            for group in (0..c_in).step_by(GROUP) {
-                let count = GROUP.min(c_in - group);
-                for vector in 0..self.panel.vectors {
-                    let first = self.panel.first + vector * I::Wide::LANES;
-                    let lanes = I::Wide::LANES.min(self.transform.shape.c_out - first);
-                    if lanes < I::Wide::LANES {
-                        taps.fill(0.0);
-                    }
-                    self.transform.gather::<I::Wide>(first..first + lanes, group..group + count, &mut taps);
-                    for (channel, taps) in taps.chunks_exact(AREA * I::Wide::LANES).enumerate().take(count) {
-                        let out = out.add((group + channel) * self.panel.width + vector * I::Wide::LANES);
-                        match POINTS * stride > STREAMED {
-                            true => to_points::<I::Wide, true>(taps, out, stride),
-                            false => to_points::<I::Wide, false>(taps, out, stride),
-                        }
+            for (inputs, vector) in groups(c_in, self.panel.vectors) {
+                let first = self.panel.first + vector * I::Wide::LANES;
+                let outputs = first..parameter.shape.c_out.min(first + I::Wide::LANES);
+                for input in inputs {
+                    parameter.ask_for(outputs.clone(), input);
+                    let taps = parameter.taps::<I::Wide>(outputs.clone(), input);
+                    let out = out.add(input * self.panel.width + vector * I::Wide::LANES);
+                    match POINTS * stride > STREAMED {
+                        true => to_points::<I::Wide, true>(taps, out, stride),
+                        false => to_points::<I::Wide, false>(taps, out, stride),
                     }
                 }
             }
@@ -139,40 +139,59 @@ impl Work for TransformPanel<'_> {
     }
 }
 
-impl Transform<'_> {
-    /// Brings the taps of some channels together: `taps[input][tap][output]`, in the order in which they lie.
+/// The order in which a panel's weights are taken: some inputs for one vector of outputs, then for the next. What is
+/// read lies together, and so does what is written at a point.
+pub(super) fn groups(inputs: usize, vectors: usize) -> impl Iterator<Item = (Range<usize>, usize)> {
+    let groups = (0..inputs).step_by(GROUP).map(move |first| first..inputs.min(first + GROUP));
+    groups.flat_map(move |group| (0..vectors).map(move |vector| (group.clone(), vector)))
+}
+
+impl Parameter<'_> {
+    /// The taps from one input to some outputs, in the order in which they lie in the window.
+    ///
+    /// # Safety
+    /// The processor has the vector's instructions; there are such channels.
     #[inline(always)]
-    fn gather<V: Vector>(&self, outputs: Range<usize>, inputs: Range<usize>, taps: &mut [f32]) {
+    pub(super) unsafe fn taps<V: Vector>(&self, outputs: Range<usize>, input: usize) -> [[V; TAPS]; TAPS] {
+        let (c_in, c_out) = (self.shape.c_in, self.shape.c_out);
+        let (start, stride) = match self.direction {
+            Direction::Forward => (outputs.start * c_in + input, c_in * AREA),
+            Direction::Backward => (input * c_out + outputs.start, AREA),
+        };
+        let start = self.w[start * AREA..].as_ptr();
+        // SAFETY: the caller vouches for the channels.
+        unsafe {
+            let mut taps = [[V::splat(0.0); TAPS]; TAPS];
+            for (index, tap) in taps.iter_mut().flatten().enumerate() {
+                let index = if self.direction == Direction::Forward { index } else { AREA - 1 - index };
+                *tap = V::load_strided(start.add(index), stride, outputs.len());
+            }
+            taps
+        }
+    }
+
+    /// Asks for the taps of inputs to come: many short stretches, which the processor does not foresee.
+    #[inline(always)]
+    pub(super) fn ask_for(&self, outputs: Range<usize>, input: usize) {
         let (c_in, c_out) = (self.shape.c_in, self.shape.c_out);
         match self.direction {
-            Direction::Forward => {
-                for (lane, output) in outputs.enumerate() {
-                    let source = &self.w[(output * c_in + inputs.start) * AREA..][..inputs.len() * AREA];
-                    ask_for(source, GROUP * AREA);
-                    let targets = taps.chunks_exact_mut(V::LANES).map(|lanes| &mut lanes[lane]);
-                    targets.zip(source).for_each(|(target, &tap)| *target = tap);
-                }
-            }
+            // Those of some inputs lie together.
+            Direction::Forward if input.is_multiple_of(GROUP) => outputs.for_each(|output| {
+                ask_for(self.w, (output * c_in + input + GROUP) * AREA, GROUP * AREA);
+            }),
+            Direction::Forward => {}
             Direction::Backward => {
-                for (input, taps) in inputs.zip(taps.chunks_exact_mut(AREA * V::LANES)) {
-                    let source = &self.w[(input * c_out + outputs.start) * AREA..][..outputs.len() * AREA];
-                    ask_for(source, GROUP * c_out * AREA);
-                    for (lane, source) in source.chunks_exact(AREA).enumerate() {
-                        let targets = taps.chunks_exact_mut(V::LANES).rev().map(|lanes| &mut lanes[lane]);
-                        targets.zip(source).for_each(|(target, &tap)| *target = tap);
-                    }
-                }
+                ask_for(self.w, ((input + GROUP) * c_out + outputs.start) * AREA, outputs.len() * AREA);
             }
         }
     }
 }
 
-/// Asks for the taps of the next group, which lie some elements after those of this one: many short stretches, which the
-/// processor does not foresee.
+/// Asks for some values, or for what lies behind the last of them.
 #[inline(always)]
-fn ask_for(taps: &[f32], distance: usize) {
-    for element in (0..taps.len()).step_by(LINE) {
-        prefetch(taps.as_ptr().wrapping_add(distance + element));
+fn ask_for(values: &[f32], start: usize, len: usize) {
+    for element in (0..len).step_by(LINE) {
+        prefetch(values.as_ptr().wrapping_add(start + element));
     }
 }
 
@@ -205,16 +224,12 @@ unsafe fn gather_points<V: Vector>(m: [V; WINDOW]) -> [V; TAPS] {
 }
 
 #[inline(always)]
-unsafe fn to_points<V: Vector, const STREAM: bool>(taps: &[f32], out: *mut f32, stride: usize) {
-    // SAFETY: the caller vouches for the processor and for a vector at every point; `taps` holds one vector per tap.
+pub(super) unsafe fn to_points<V: Vector, const STREAM: bool>(taps: [[V; TAPS]; TAPS], out: *mut f32, stride: usize) {
+    // SAFETY: the caller vouches for the processor and for a vector at every point.
     unsafe {
         let mut rows = [[V::splat(0.0); TAPS]; WINDOW];
         for column in 0..TAPS {
-            let mut values = [V::splat(0.0); TAPS];
-            for (row, value) in values.iter_mut().enumerate() {
-                *value = V::load(taps[(row * TAPS + column) * V::LANES..].as_ptr());
-            }
-            for (row, point) in rows.iter_mut().zip(spread(values)) {
+            for (row, point) in rows.iter_mut().zip(spread([taps[0][column], taps[1][column], taps[2][column]])) {
                 row[column] = point;
             }
         }

@@ -7,6 +7,8 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::super::transform::{self, Channels};
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+use super::super::unit;
 use super::super::weights::{self, AREA, MAX_LANES};
 use super::super::{GAP, POINTS, Planes, Tiles, plane_stride};
 use super::padded;
@@ -65,6 +67,12 @@ impl Work for Gradient<'_> {
             sums.par_chunks_mut(stride).enumerate().with_max_len(1).for_each(|(point, sums)| {
                 let begin = if start == 0 { Start::Zero } else { Start::Destination };
                 let (left, right) = (&x[point * inputs.plane..], &dy[point * gradients.plane..]);
+                #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+                if unit::covers(self.path, self.shape) {
+                    let (inputs, gradients) = ((left, inputs), (right, gradients));
+                    let point = unit::Point { inputs, gradients, tiles: block.len(), channels: [rows, columns] };
+                    return point.add_to(sums, row, start > 0);
+                }
                 simd::run(
                     self.path,
                     Point { left, inputs, right, gradients, tiles: block.len(), rows, columns, sums, row, begin },
