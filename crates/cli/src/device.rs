@@ -77,7 +77,13 @@ pub(crate) fn check_dtype(name: &str) -> Result<DType> {
 pub(crate) fn dtype(name: &str, device: &Device) -> Result<DType> {
     let dtype = check_dtype(name)?;
     if device.is_cpu() && name != "f32" {
-        return Err(usage(format!("train.dtype = {name:?}: the CPU computes in f32; use f32, or --device cuda")));
+        let hint = match name {
+            "bf16" => {
+                "; on a processor with AMX, --set train.cpu_path=amx-bf16 rounds the factors of convolutions alone"
+            }
+            _ => "",
+        };
+        return Err(usage(format!("train.dtype = {name:?}: the CPU computes in f32; use f32, or --device cuda{hint}")));
     }
     #[cfg(feature = "cuda")]
     taper_kernels::set_tf32(name == "tf32");

@@ -12,9 +12,11 @@ use candle_core::Var;
 use support::{noise, tensor, values};
 use taper_kernels::{ConvGeometry, CpuPath, backward, conv2d, cpu_path, reference, set_cpu_path};
 
-/// Largest error as a share of the largest value, of Winograd in f32 and of products of bf16 halves; the direct sums in
-/// f32 stay below a tenth of it.
-const TOLERANCE: f64 = 1e-5;
+/// Largest error as a share of the largest value: of Winograd in f32 and of products of bf16 halves, the direct sums in f32
+/// stay below a tenth of it; and of products of one bf16 number each, which round by up to 2⁻⁹.
+fn tolerance(path: CpuPath) -> f64 {
+    if path == CpuPath::AmxBf16 { 5e-3 } else { 1e-5 }
+}
 
 struct Case {
     name: &'static str,
@@ -72,7 +74,7 @@ fn check(path: CpuPath, case: &Case) -> f64 {
     assert_eq!(y.dims(), expected.shape, "{name}");
     let differences = values(&y).into_iter().zip(&expected.values).map(|(found, value)| f64::from(found) - value);
     let error = differences.fold(0.0, |worst: f64, difference| worst.max(difference.abs())) / largest;
-    assert!(error <= TOLERANCE, "{name}: error {error:.2e}");
+    assert!(error <= tolerance(path), "{name}: error {error:.2e}");
 
     let dy = noise(&expected.shape, 3);
     let weighted = (&y * tensor(&dy)).unwrap().sum_all().unwrap();
@@ -87,7 +89,10 @@ fn check(path: CpuPath, case: &Case) -> f64 {
         };
         let (found, expected) = (inner(&gradient, &u.values), inner(&values(&tensor(&dy)), &image.values));
         let scale = norm(gradient.iter().map(|&value| f64::from(value))) * norm(u.values.iter().copied());
-        assert!((found - expected).abs() <= 1e-6 * scale, "{name}: gradient {seed}: {found}, expected {expected}");
+        assert!(
+            (found - expected).abs() <= 0.1 * tolerance(path) * scale,
+            "{name}: gradient {seed}: {found}, expected {expected}"
+        );
     }
     error
 }

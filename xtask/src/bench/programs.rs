@@ -37,6 +37,8 @@ impl fmt::Display for Peer {
 /// Instructions that programs are held to: what a processor without the others would show, or fewer digits.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(super) enum CpuPath {
+    /// The tile unit with one bf16 number for each f32
+    AmxBf16,
     /// The tile unit with two bf16 parts for each f32
     AmxShort,
     /// AVX-512 and its bf16 products, no tile unit
@@ -48,6 +50,7 @@ pub(super) enum CpuPath {
 impl CpuPath {
     pub(super) fn ours(self) -> &'static str {
         match self {
+            Self::AmxBf16 => "amx-bf16",
             Self::AmxShort => "amx-short",
             Self::Avx512 => "avx512",
             Self::Avx2 => "avx2",
@@ -58,7 +61,7 @@ impl CpuPath {
     /// (<https://uxlfoundation.github.io/oneDNN/dev_guide_cpu_dispatcher_control.html>).
     fn of_onednn(self) -> &'static str {
         match self {
-            Self::AmxShort => "AVX512_CORE_AMX",
+            Self::AmxBf16 | Self::AmxShort => "AVX512_CORE_AMX",
             Self::Avx512 => "AVX512_CORE_BF16",
             Self::Avx2 => "AVX2",
         }

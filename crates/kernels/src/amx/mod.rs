@@ -4,7 +4,7 @@
 //! f32 is split into bf16 numbers, each of which rounds what those before leave, and of the products of two such sums
 //! those that matter are formed (Henry, Tang and Heinecke 2019, "Leveraging the bfloat16 artificial intelligence
 //! datatype for higher-precision computations"): six of three parts each, which is as exact as f32, or three of two
-//! parts each, which keep 16 of f32's 24 digits.
+//! parts each, which keep 16 of f32's 24 digits. One product of one part each keeps 8.
 //!
 //! The instructions have no stable intrinsics, so the inner loop is assembly.
 

@@ -89,12 +89,13 @@ pub(crate) struct Product {
 }
 
 impl Product {
-    /// Numbers that a product of `steps` steps asks for ahead: four cache lines for each product of parts.
+    /// Numbers that a product of `steps` steps asks for ahead: two cache lines for each product of parts. More would
+    /// take the places of those that it waits for itself.
     pub(crate) const fn ahead<const PARTS: usize>(steps: usize) -> usize {
         steps * (PARTS * (PARTS + 1) / 2) * 2 * 64 / size_of::<u16>()
     }
 
-    /// Computes `rows` by `columns` tiles, each 1 or 2, of numbers in `PARTS` parts, 2 or 3.
+    /// Computes `rows` by `columns` tiles, each 1 or 2, of numbers in `PARTS` parts, 1 to 3.
     ///
     /// # Safety
     /// Pointers, steps and strides stay within their buffers, nothing else touches the results meanwhile, and the tiles
@@ -104,6 +105,10 @@ impl Product {
         // SAFETY: the caller's.
         unsafe {
             match (PARTS, rows, columns) {
+                (1, 1, 1) => self.one_by_one_of_one(),
+                (1, 1, _) => self.one_by_two_of_one(),
+                (1, _, 1) => self.two_by_one_of_one(),
+                (1, _, _) => self.two_by_two_of_one(),
                 (2, 1, 1) => self.one_by_one_of_two(),
                 (2, 1, _) => self.one_by_two_of_two(),
                 (2, _, 1) => self.two_by_one_of_two(),
@@ -119,8 +124,8 @@ impl Product {
 
 /// One function. A step finds in `r8` and `r9` the first parts of the left rows, in `r10` the distance between rows and
 /// in `r11` that between parts; in `rdi` and `rcx` the first parts of the right tiles, whose rows are `rdx` apart, and
-/// under `rax + 64` the distance between parts. It may change all but the distances; `rdi` is kept for it. What is asked
-/// for ahead is at `r13`.
+/// under `rax + 64` the distance between parts; in `r15` that between steps. It may change all but the distances; `rdi`
+/// is kept for it. What is asked for ahead is at `r13`.
 macro_rules! function {
     ($name:ident, begin: [$($begin:literal)*], start: [$($start:literal)*], step: [$($step:literal)*],
      end: [$($end:literal)*]) => {
@@ -185,18 +190,22 @@ macro_rules! function {
     };
 }
 
-/// One shape of block, in two and in three parts: how its tiles are loaded, multiplied, and stepped from part to part.
+/// One shape of block, in one to three parts: how its tiles are loaded, multiplied, and stepped from part to part. While
+/// right tiles are multiplied for the first time, those of the next step are brought to the first-level cache.
 ///
 /// The products of a tile are added in the same order whatever the number of tiles, so that a sum does not depend on
 /// how rows are cut: first · first, first · second and so on along the right, then the second left part back from the
 /// last right one that matters.
 macro_rules! block {
-    ($two:ident $three:ident, begin: $begin:tt, start: $start:tt,
+    ($one:ident $two:ident $three:ident, begin: $begin:tt, start: $start:tt,
      left: [$($left:literal)*], right: [$($right:literal)*], multiply: [$($multiply:literal)*],
      multiply_next: [$($multiply_next:literal)*],
      ahead: [$($ahead:literal)*], left_on: [$($left_on:literal)*], right_on: [$($right_on:literal)*],
      right_back: [$($right_back:literal)*],
      end: $end:tt) => {
+        function!($one, begin: $begin, start: $start, step: [
+            $($left)* $($right)* $($multiply_next)* $($ahead)*
+        ], end: $end);
         function!($two, begin: $begin, start: $start, step: [
             $($left)* $($right)* $($multiply_next)* $($ahead)*
             $($right_on)* $($right)* $($multiply_next)* $($ahead)*
@@ -214,7 +223,7 @@ macro_rules! block {
 }
 
 impl Product {
-    block!(two_by_two_of_two two_by_two_of_three,
+    block!(two_by_two_of_one two_by_two_of_two two_by_two_of_three,
     begin: ["tilezero tmm0" "tilezero tmm1" "tilezero tmm2" "tilezero tmm3"],
     start: [
         "tileloadd tmm0, [r10 + r8]" "tileloadd tmm1, [r10 + r8 + 64]"
@@ -227,42 +236,10 @@ impl Product {
         "tdpbf16ps tmm2, tmm5, tmm6" "tdpbf16ps tmm3, tmm5, tmm7"
     ],
     multiply_next: [
-        "tdpbf16ps tmm0, tmm4, tmm6"
-        "prefetcht0 [rdi + r15]"
-        "prefetcht0 [rdi + r15 + 64]"
-        "prefetcht0 [rdi + r15 + 128]"
-        "prefetcht0 [rdi + r15 + 192]"
-        "prefetcht0 [rdi + r15 + 256]"
-        "prefetcht0 [rdi + r15 + 320]"
-        "prefetcht0 [rdi + r15 + 384]"
-        "prefetcht0 [rdi + r15 + 448]"
-        "tdpbf16ps tmm1, tmm4, tmm7"
-        "prefetcht0 [rdi + r15 + 512]"
-        "prefetcht0 [rdi + r15 + 576]"
-        "prefetcht0 [rdi + r15 + 640]"
-        "prefetcht0 [rdi + r15 + 704]"
-        "prefetcht0 [rdi + r15 + 768]"
-        "prefetcht0 [rdi + r15 + 832]"
-        "prefetcht0 [rdi + r15 + 896]"
-        "prefetcht0 [rdi + r15 + 960]"
-        "tdpbf16ps tmm2, tmm5, tmm6"
-        "prefetcht0 [rcx + r15]"
-        "prefetcht0 [rcx + r15 + 64]"
-        "prefetcht0 [rcx + r15 + 128]"
-        "prefetcht0 [rcx + r15 + 192]"
-        "prefetcht0 [rcx + r15 + 256]"
-        "prefetcht0 [rcx + r15 + 320]"
-        "prefetcht0 [rcx + r15 + 384]"
-        "prefetcht0 [rcx + r15 + 448]"
-        "tdpbf16ps tmm3, tmm5, tmm7"
-        "prefetcht0 [rcx + r15 + 512]"
-        "prefetcht0 [rcx + r15 + 576]"
-        "prefetcht0 [rcx + r15 + 640]"
-        "prefetcht0 [rcx + r15 + 704]"
-        "prefetcht0 [rcx + r15 + 768]"
-        "prefetcht0 [rcx + r15 + 832]"
-        "prefetcht0 [rcx + r15 + 896]"
-        "prefetcht0 [rcx + r15 + 960]"
+        "tdpbf16ps tmm0, tmm4, tmm6" ".irp at,0,64,128,192,256,320,384,448\nprefetcht0 [rdi + r15 + \\at]\n.endr"
+        "tdpbf16ps tmm1, tmm4, tmm7" ".irp at,512,576,640,704,768,832,896,960\nprefetcht0 [rdi + r15 + \\at]\n.endr"
+        "tdpbf16ps tmm2, tmm5, tmm6" ".irp at,0,64,128,192,256,320,384,448\nprefetcht0 [rcx + r15 + \\at]\n.endr"
+        "tdpbf16ps tmm3, tmm5, tmm7" ".irp at,512,576,640,704,768,832,896,960\nprefetcht0 [rcx + r15 + \\at]\n.endr"
     ],
     ahead: ["prefetcht1 [r13]" "prefetcht1 [r13 + 64]" "add r13, 128"],
     left_on: ["add r8, r11" "add r9, r11"],
@@ -273,113 +250,52 @@ impl Product {
         "tilestored [r11 + r9], tmm2" "tilestored [r11 + r9 + 64], tmm3"
     ]);
 
-    block!(two_by_one_of_two two_by_one_of_three,
+    block!(two_by_one_of_one two_by_one_of_two two_by_one_of_three,
         begin: ["tilezero tmm0" "tilezero tmm2"],
         start: ["tileloadd tmm0, [r10 + r8]" "tileloadd tmm2, [r11 + r9]"],
         left: ["tileloadd tmm4, [r8 + r10]" "tileloadd tmm5, [r9 + r10]"],
         right: ["tileloadd tmm6, [rdi + rdx]"],
         multiply: ["tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm2, tmm5, tmm6"],
-    multiply_next: [
-        "tdpbf16ps tmm0, tmm4, tmm6"
-        "prefetcht0 [rdi + r15]"
-        "prefetcht0 [rdi + r15 + 64]"
-        "prefetcht0 [rdi + r15 + 128]"
-        "prefetcht0 [rdi + r15 + 192]"
-        "prefetcht0 [rdi + r15 + 256]"
-        "prefetcht0 [rdi + r15 + 320]"
-        "prefetcht0 [rdi + r15 + 384]"
-        "prefetcht0 [rdi + r15 + 448]"
-        "tdpbf16ps tmm2, tmm5, tmm6"
-        "prefetcht0 [rdi + r15 + 512]"
-        "prefetcht0 [rdi + r15 + 576]"
-        "prefetcht0 [rdi + r15 + 640]"
-        "prefetcht0 [rdi + r15 + 704]"
-        "prefetcht0 [rdi + r15 + 768]"
-        "prefetcht0 [rdi + r15 + 832]"
-        "prefetcht0 [rdi + r15 + 896]"
-        "prefetcht0 [rdi + r15 + 960]"
-    ],
-    ahead: ["prefetcht1 [r13]" "prefetcht1 [r13 + 64]" "add r13, 128"],
-    left_on: ["add r8, r11" "add r9, r11"],
+        multiply_next: [
+            "tdpbf16ps tmm0, tmm4, tmm6" ".irp at,0,64,128,192,256,320,384,448\nprefetcht0 [rdi + r15 + \\at]\n.endr"
+            "tdpbf16ps tmm2, tmm5, tmm6" ".irp at,512,576,640,704,768,832,896,960\nprefetcht0 [rdi + r15 + \\at]\n.endr"
+        ],
+        ahead: ["prefetcht1 [r13]" "prefetcht1 [r13 + 64]" "add r13, 128"],
+        left_on: ["add r8, r11" "add r9, r11"],
         right_on: ["add rdi, [rax + 64]"],
         right_back: ["sub rdi, [rax + 64]"],
         end: ["tilestored [r10 + r8], tmm0" "tilestored [r11 + r9], tmm2"]);
 
-    block!(one_by_two_of_two one_by_two_of_three,
+    block!(one_by_two_of_one one_by_two_of_two one_by_two_of_three,
         begin: ["tilezero tmm0" "tilezero tmm1"],
         start: ["tileloadd tmm0, [r10 + r8]" "tileloadd tmm1, [r10 + r8 + 64]"],
         left: ["tileloadd tmm4, [r8 + r10]"],
         right: ["tileloadd tmm6, [rdi + rdx]" "tileloadd tmm7, [rcx + rdx]"],
         multiply: ["tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7"],
-    multiply_next: [
-        "tdpbf16ps tmm0, tmm4, tmm6"
-        "prefetcht0 [rdi + r15]"
-        "prefetcht0 [rdi + r15 + 64]"
-        "prefetcht0 [rdi + r15 + 128]"
-        "prefetcht0 [rdi + r15 + 192]"
-        "prefetcht0 [rdi + r15 + 256]"
-        "prefetcht0 [rdi + r15 + 320]"
-        "prefetcht0 [rdi + r15 + 384]"
-        "prefetcht0 [rdi + r15 + 448]"
-        "prefetcht0 [rdi + r15 + 512]"
-        "prefetcht0 [rdi + r15 + 576]"
-        "prefetcht0 [rdi + r15 + 640]"
-        "prefetcht0 [rdi + r15 + 704]"
-        "prefetcht0 [rdi + r15 + 768]"
-        "prefetcht0 [rdi + r15 + 832]"
-        "prefetcht0 [rdi + r15 + 896]"
-        "prefetcht0 [rdi + r15 + 960]"
-        "tdpbf16ps tmm1, tmm4, tmm7"
-        "prefetcht0 [rcx + r15]"
-        "prefetcht0 [rcx + r15 + 64]"
-        "prefetcht0 [rcx + r15 + 128]"
-        "prefetcht0 [rcx + r15 + 192]"
-        "prefetcht0 [rcx + r15 + 256]"
-        "prefetcht0 [rcx + r15 + 320]"
-        "prefetcht0 [rcx + r15 + 384]"
-        "prefetcht0 [rcx + r15 + 448]"
-        "prefetcht0 [rcx + r15 + 512]"
-        "prefetcht0 [rcx + r15 + 576]"
-        "prefetcht0 [rcx + r15 + 640]"
-        "prefetcht0 [rcx + r15 + 704]"
-        "prefetcht0 [rcx + r15 + 768]"
-        "prefetcht0 [rcx + r15 + 832]"
-        "prefetcht0 [rcx + r15 + 896]"
-        "prefetcht0 [rcx + r15 + 960]"
-    ],
-    ahead: ["prefetcht1 [r13]" "prefetcht1 [r13 + 64]" "add r13, 128"],
-    left_on: ["add r8, r11"],
+        multiply_next: [
+            "tdpbf16ps tmm0, tmm4, tmm6" ".irp at,0,64,128,192,256,320,384,448\nprefetcht0 [rdi + r15 + \\at]\n.endr"
+            ".irp at,512,576,640,704,768,832,896,960\nprefetcht0 [rdi + r15 + \\at]\n.endr"
+            "tdpbf16ps tmm1, tmm4, tmm7" ".irp at,0,64,128,192,256,320,384,448\nprefetcht0 [rcx + r15 + \\at]\n.endr"
+            ".irp at,512,576,640,704,768,832,896,960\nprefetcht0 [rcx + r15 + \\at]\n.endr"
+        ],
+        ahead: ["prefetcht1 [r13]" "prefetcht1 [r13 + 64]" "add r13, 128"],
+        left_on: ["add r8, r11"],
         right_on: ["add rdi, [rax + 64]" "add rcx, [rax + 64]"],
         right_back: ["sub rdi, [rax + 64]" "sub rcx, [rax + 64]"],
         end: ["tilestored [r10 + r8], tmm0" "tilestored [r10 + r8 + 64], tmm1"]);
 
-    block!(one_by_one_of_two one_by_one_of_three,
+    block!(one_by_one_of_one one_by_one_of_two one_by_one_of_three,
         begin: ["tilezero tmm0"],
         start: ["tileloadd tmm0, [r10 + r8]"],
         left: ["tileloadd tmm4, [r8 + r10]"],
         right: ["tileloadd tmm6, [rdi + rdx]"],
         multiply: ["tdpbf16ps tmm0, tmm4, tmm6"],
-    multiply_next: [
-        "tdpbf16ps tmm0, tmm4, tmm6"
-        "prefetcht0 [rdi + r15]"
-        "prefetcht0 [rdi + r15 + 64]"
-        "prefetcht0 [rdi + r15 + 128]"
-        "prefetcht0 [rdi + r15 + 192]"
-        "prefetcht0 [rdi + r15 + 256]"
-        "prefetcht0 [rdi + r15 + 320]"
-        "prefetcht0 [rdi + r15 + 384]"
-        "prefetcht0 [rdi + r15 + 448]"
-        "prefetcht0 [rdi + r15 + 512]"
-        "prefetcht0 [rdi + r15 + 576]"
-        "prefetcht0 [rdi + r15 + 640]"
-        "prefetcht0 [rdi + r15 + 704]"
-        "prefetcht0 [rdi + r15 + 768]"
-        "prefetcht0 [rdi + r15 + 832]"
-        "prefetcht0 [rdi + r15 + 896]"
-        "prefetcht0 [rdi + r15 + 960]"
-    ],
-    ahead: ["prefetcht1 [r13]" "prefetcht1 [r13 + 64]" "add r13, 128"],
-    left_on: ["add r8, r11"],
+        multiply_next: [
+            "tdpbf16ps tmm0, tmm4, tmm6" ".irp at,0,64,128,192,256,320,384,448\nprefetcht0 [rdi + r15 + \\at]\n.endr"
+            ".irp at,512,576,640,704,768,832,896,960\nprefetcht0 [rdi + r15 + \\at]\n.endr"
+        ],
+        ahead: ["prefetcht1 [r13]" "prefetcht1 [r13 + 64]" "add r13, 128"],
+        left_on: ["add r8, r11"],
         right_on: ["add rdi, [rax + 64]"],
         right_back: ["sub rdi, [rax + 64]"],
         end: ["tilestored [r10 + r8], tmm0"]);

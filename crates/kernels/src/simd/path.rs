@@ -10,6 +10,9 @@ use crate::error::KernelError;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CpuPath {
+    /// As [`Self::AmxShort`], with one bf16 number and one product for each f32: 8 of its 24 digits, as PyTorch's autocast
+    /// has them, and sums in f32. Never chosen unasked.
+    AmxBf16,
     /// As [`Self::Avx512`], with convolutions on the tile unit (AMX) where that is faster. Each f32 is split into three
     /// bf16 numbers, of whose products six are summed in f32, which is as exact as products of f32. A value beyond
     /// 3.39e38, the largest of bf16, counts as infinite. Linux only.
@@ -28,15 +31,15 @@ pub enum CpuPath {
 
 impl CpuPath {
     /// All of them, fastest first.
-    pub const ALL: [Self; 5] = [Self::AmxShort, Self::Amx, Self::Avx512, Self::Avx2, Self::Portable];
+    pub const ALL: [Self; 6] = [Self::AmxBf16, Self::AmxShort, Self::Amx, Self::Avx512, Self::Avx2, Self::Portable];
 
     /// Whether this processor has the path's instructions.
     pub fn is_available(self) -> bool {
         match self {
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-            Self::Amx | Self::AmxShort => Self::Avx512.is_available() && crate::amx::is_available(),
+            Self::Amx | Self::AmxShort | Self::AmxBf16 => Self::Avx512.is_available() && crate::amx::is_available(),
             #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
-            Self::Amx | Self::AmxShort => false,
+            Self::Amx | Self::AmxShort | Self::AmxBf16 => false,
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => {
                 std::is_x86_feature_detected!("avx512f")
@@ -55,12 +58,13 @@ impl CpuPath {
 
     /// The fastest path of this processor that keeps f32's precision.
     pub fn best() -> Self {
-        let mut exact = Self::ALL.into_iter().filter(|path| *path != Self::AmxShort);
+        let mut exact = Self::ALL.into_iter().filter(|path| !matches!(path, Self::AmxShort | Self::AmxBf16));
         exact.find(|path| path.is_available()).unwrap_or(Self::Portable)
     }
 
     fn name(self) -> &'static str {
         match self {
+            Self::AmxBf16 => "amx-bf16",
             Self::AmxShort => "amx-short",
             Self::Amx => "amx",
             Self::Avx512 => "avx512",

@@ -19,6 +19,7 @@ use crate::simd::{self, CpuPath};
 /// The tile unit, and into how many parts it splits an f32. The CPU path is asked once: it may change meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unit {
+    OnePart,
     TwoParts,
     ThreeParts,
 }
@@ -53,6 +54,7 @@ impl Unit {
         const CHANNELS: usize = 16;
 
         let (unit, is_best) = match simd::selected().path() {
+            CpuPath::AmxBf16 => (Self::OnePart, true),
             CpuPath::AmxShort => (Self::TwoParts, true),
             CpuPath::Amx => {
                 let are_few = shape.images * shape.output_pixels() <= few;
@@ -77,6 +79,7 @@ impl Unit {
 
     fn run(self, pass: &Pass, source: &[f32], w: &[f32], bias: Option<&[f32]>, windows: &[Window]) -> Vec<f32> {
         match self {
+            Self::OnePart => forward::run::<1>(pass, source, w, bias, windows),
             Self::TwoParts => forward::run::<2>(pass, source, w, bias, windows),
             Self::ThreeParts => forward::run::<3>(pass, source, w, bias, windows),
         }
@@ -85,6 +88,7 @@ impl Unit {
     /// Gradient of the weights, OIHW.
     pub(super) fn weight_gradient(self, x: &[f32], dy: &[f32], shape: &ConvShape) -> Vec<f32> {
         let run = |x: &[f32], shape: &ConvShape| match self {
+            Self::OnePart => gradient::weight_gradient::<1>(x, dy, shape),
             Self::TwoParts => gradient::weight_gradient::<2>(x, dy, shape),
             Self::ThreeParts => gradient::weight_gradient::<3>(x, dy, shape),
         };
