@@ -36,23 +36,18 @@ __device__ __forceinline__ void for_each_in_chunk(int chunk, const Tensor &tenso
     for (int at = whole + threadIdx.x; at < count; at += block_threads) visit(begin + at, Width<1>());
 }
 
-__device__ __forceinline__ float scale_of(const float *grad_scale) {
-    return grad_scale == nullptr ? 1.0f : *grad_scale;
-}
-
-/// g = grad * scale + weight_decay * param; buffer = momentum * buffer + g (kept in `first`); the step goes along g
+/// g = grad * grad_scale + weight_decay * param; buffer = momentum * buffer + g (kept in `first`); the step goes along g
 /// (none), the buffer (heavy; Polyak 1964) or g + momentum * buffer (nesterov; Sutskever et al. 2013).
 extern "C" __global__ void __launch_bounds__(block_threads)
 sgd_multi(const Tensor *__restrict__ tensors, const Block *__restrict__ blocks, float momentum, int kind,
-          const float *__restrict__ grad_scale) {
+          float grad_scale) {
     const Block block = blocks[blockIdx.x];
     const Tensor tensor = tensors[block.tensor];
-    const float scale = scale_of(grad_scale);
     for_each_in_chunk(block.chunk, tensor, [&](long long at, auto width) {
         constexpr int V = decltype(width)::value;
         Values<V> param = load<V>(tensor.param + at), step = load<V>(tensor.grad + at);
 #pragma unroll
-        for (int i = 0; i < V; i++) step.of[i] = fmaf(tensor.weight_decay, param.of[i], step.of[i] * scale);
+        for (int i = 0; i < V; i++) step.of[i] = fmaf(tensor.weight_decay, param.of[i], step.of[i] * grad_scale);
         if (kind != Momentum::none) {
             Values<V> buffer = load<V>(tensor.first + at);
 #pragma unroll
@@ -73,10 +68,9 @@ sgd_multi(const Tensor *__restrict__ tensors, const Block *__restrict__ blocks, 
 extern "C" __global__ void __launch_bounds__(block_threads)
 adamw_multi(const Tensor *__restrict__ tensors, const Block *__restrict__ blocks, float beta1_rest, float beta2,
             float beta2_rest, float eps, float correction1, float root_correction2,
-            const float *__restrict__ grad_scale) {
+            float grad_scale) {
     const Block block = blocks[blockIdx.x];
     const Tensor tensor = tensors[block.tensor];
-    const float scale = scale_of(grad_scale);
     // In f64: 1 - lr * weight_decay lies so near 1 that the product must not be rounded before.
     const double decay = static_cast<double>(tensor.lr) * static_cast<double>(tensor.weight_decay);
     const float shrink = static_cast<float>(1.0 - decay), size = tensor.lr / correction1;
@@ -87,7 +81,7 @@ adamw_multi(const Tensor *__restrict__ tensors, const Block *__restrict__ blocks
         const Values<V> grad = load<V>(tensor.grad + at);
 #pragma unroll
         for (int i = 0; i < V; i++) {
-            const float g = grad.of[i] * scale;
+            const float g = grad.of[i] * grad_scale;
             first.of[i] = fmaf(beta1_rest, g - first.of[i], first.of[i]);
             second.of[i] = fmaf(beta2, second.of[i], beta2_rest * g * g);
             const float direction = first.of[i] / (sqrtf(second.of[i]) / root_correction2 + eps);
@@ -137,12 +131,4 @@ squares_finish(const double *__restrict__ parts, int n, double *__restrict__ sum
     for (int at = threadIdx.x; at < n; at += block_threads) total += parts[at];
     total = block_sum(total);
     if (threadIdx.x == 0) *sum = total;
-}
-
-/// What gradients are multiplied by so that their norm is at most `max_norm`: PyTorch's clip_grad_norm_. A norm that is
-/// NaN gives NaN. One thread.
-extern "C" __global__ void
-clip_scale(const double *__restrict__ sum_of_squares, double max_norm, float *__restrict__ scale) {
-    const double factor = max_norm / (sqrt(*sum_of_squares) + 1e-6);
-    *scale = factor > 1.0 ? 1.0f : static_cast<float>(factor);
 }

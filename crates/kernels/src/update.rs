@@ -66,20 +66,17 @@ pub struct SgdParam<'a> {
     pub weight_decay: f64,
 }
 
-/// [`sgd_step`] on every parameter of a list; on a GPU in one launch.
+/// [`sgd_step`] on every parameter of a list, whose gradients are multiplied by `grad_scale` first; on a GPU in one launch.
 ///
 /// # Errors
 /// As [`sgd_step`]; parameters on different devices. Those before the one that is refused have moved on the CPU, none on
 /// a GPU.
-pub fn sgd_steps(params: &[SgdParam<'_>], momentum: Momentum) -> Result<()> {
+pub fn sgd_steps(params: &[SgdParam<'_>], momentum: Momentum, grad_scale: f64) -> Result<()> {
     #[cfg(feature = "cuda")]
     if params.first().is_some_and(|first| first.param.device().is_cuda()) {
-        return gpu::sgd_steps(params, momentum);
+        return gpu::sgd_steps(params, momentum, grad_scale);
     }
-    for &SgdParam { param, grad, momentum_buffer, lr, weight_decay } in params {
-        sgd_step(param, grad, momentum_buffer, SgdStep { lr, momentum, weight_decay })?;
-    }
-    Ok(())
+    params.iter().try_for_each(|param| sgd(param, momentum, grad_scale as f32))
 }
 
 /// One parameter of a step of AdamW over many.
@@ -112,22 +109,18 @@ pub struct AdamWRule {
     pub step: usize,
 }
 
-/// [`adamw_step`] on every parameter of a list; on a GPU in one launch.
+/// [`adamw_step`] on every parameter of a list, whose gradients are multiplied by `grad_scale` first; on a GPU in one
+/// launch.
 ///
 /// # Errors
 /// As [`adamw_step`]; parameters on different devices. Those before the one that is refused have moved on the CPU, none
 /// on a GPU.
-pub fn adamw_steps(params: &[AdamWParam<'_>], rule: AdamWRule) -> Result<()> {
+pub fn adamw_steps(params: &[AdamWParam<'_>], rule: AdamWRule, grad_scale: f64) -> Result<()> {
     #[cfg(feature = "cuda")]
     if params.first().is_some_and(|first| first.param.device().is_cuda()) {
-        return gpu::adamw_steps(params, rule);
+        return gpu::adamw_steps(params, rule, grad_scale);
     }
-    let AdamWRule { beta1, beta2, eps, step } = rule;
-    for &AdamWParam { param, grad, first_moment, second_moment, lr, weight_decay } in params {
-        let step = AdamWStep { lr, beta1, beta2, eps, weight_decay, step };
-        adamw_step(param, grad, first_moment, second_moment, step)?;
-    }
-    Ok(())
+    params.iter().try_for_each(|param| adamw(param, rule, grad_scale as f32))
 }
 
 /// [`ema_step`] on every pair of an average and its parameter; on a GPU in one launch.
@@ -152,41 +145,42 @@ pub fn ema_steps(pairs: &[(&Tensor, &Tensor)], decay: f64) -> Result<()> {
 /// # Errors
 /// Shapes, element types or devices that do not fit; an aliased or strided destination.
 pub fn sgd_step(param: &Tensor, grad: &Tensor, momentum_buffer: &Tensor, step: SgdStep) -> Result<()> {
+    let SgdStep { lr, momentum, weight_decay } = step;
+    sgd_steps(&[SgdParam { param, grad, momentum_buffer, lr, weight_decay }], momentum, 1.0)
+}
+
+/// On the CPU.
+fn sgd(own: &SgdParam<'_>, momentum: Momentum, scale: f32) -> Result<()> {
     const OP: &str = "sgd_step";
+    let &SgdParam { param, grad, momentum_buffer, lr, weight_decay } = own;
     check(OP, param, &[("grad", grad), ("momentum_buffer", momentum_buffer)])?;
-    #[cfg(feature = "cuda")]
-    if param.device().is_cuda() {
-        let SgdStep { lr, momentum, weight_decay } = step;
-        return gpu::sgd_steps(&[SgdParam { param, grad, momentum_buffer, lr, weight_decay }], momentum);
-    }
     let grad = grad.detach().contiguous()?;
-    let (lr, decay) = (step.lr as f32, step.weight_decay as f32);
-    match step.momentum {
+    let (lr, decay) = (lr as f32, weight_decay as f32);
+    let accumulate = |momentum: f32| {
+        let accumulate = move |buffer: &mut f32, grad: f32, param: f32| {
+            *buffer = momentum * *buffer + (scale * grad + decay * param);
+        };
+        momentum_buffer.inplace_op3(&grad, param, &Update(OP, accumulate))
+    };
+    match momentum {
         Momentum::None => {
-            let descend = move |param: &mut f32, grad: f32| *param -= lr * (grad + decay * *param);
+            let descend = move |param: &mut f32, grad: f32| *param -= lr * (scale * grad + decay * *param);
             param.inplace_op2(&grad, &Update(OP, descend))
         }
         Momentum::Heavy { momentum } => {
-            accumulate(momentum_buffer, &grad, param, momentum as f32, decay)?;
+            accumulate(momentum as f32)?;
             let descend = move |param: &mut f32, buffer: f32| *param -= lr * buffer;
             param.inplace_op2(momentum_buffer, &Update(OP, descend))
         }
         Momentum::Nesterov { momentum } => {
-            accumulate(momentum_buffer, &grad, param, momentum as f32, decay)?;
             let momentum = momentum as f32;
+            accumulate(momentum)?;
             let descend = move |param: &mut f32, grad: f32, buffer: f32| {
-                *param -= lr * (grad + decay * *param + momentum * buffer);
+                *param -= lr * (scale * grad + decay * *param + momentum * buffer);
             };
             param.inplace_op3(&grad, momentum_buffer, &Update(OP, descend))
         }
     }
-}
-
-fn accumulate(buffer: &Tensor, grad: &Tensor, param: &Tensor, momentum: f32, decay: f32) -> Result<()> {
-    let accumulate = move |buffer: &mut f32, grad: f32, param: f32| {
-        *buffer = momentum * *buffer + (grad + decay * param);
-    };
-    buffer.inplace_op3(grad, param, &Update("sgd_step", accumulate))
 }
 
 /// One step of AdamW (Loshchilov and Hutter 2019) on one parameter, in place.
@@ -205,22 +199,27 @@ pub fn adamw_step(
     second_moment: &Tensor,
     step: AdamWStep,
 ) -> Result<()> {
+    let AdamWStep { lr, beta1, beta2, eps, weight_decay, step } = step;
+    let param = AdamWParam { param, grad, first_moment, second_moment, lr, weight_decay };
+    adamw_steps(&[param], AdamWRule { beta1, beta2, eps, step }, 1.0)
+}
+
+/// On the CPU.
+fn adamw(own: &AdamWParam<'_>, rule: AdamWRule, scale: f32) -> Result<()> {
     const OP: &str = "adamw_step";
+    let &AdamWParam { param, grad, first_moment, second_moment, lr, weight_decay } = own;
     let moments = [("first_moment", first_moment), ("second_moment", second_moment)];
     check(OP, param, &[("grad", grad), moments[0], moments[1]])?;
-    check_count(step.step)?;
-    #[cfg(feature = "cuda")]
-    if param.device().is_cuda() {
-        let AdamWStep { lr, beta1, beta2, eps, weight_decay, step } = step;
-        let param = AdamWParam { param, grad, first_moment, second_moment, lr, weight_decay };
-        return gpu::adamw_steps(&[param], AdamWRule { beta1, beta2, eps, step });
-    }
+    check_count(rule.step)?;
     let grad = grad.detach().contiguous()?;
-    let AdamWStep { lr, beta1, beta2, eps, weight_decay, .. } = step;
-    let correction = |beta: f64| 1.0 - beta.powf(step.step as f64);
+    let AdamWRule { beta1, beta2, eps, step } = rule;
+    let correction = |beta: f64| 1.0 - beta.powf(step as f64);
     let (rest1, keep2, rest2) = ((1.0 - beta1) as f32, beta2 as f32, (1.0 - beta2) as f32);
-    let first = move |moment: &mut f32, grad: f32| *moment += rest1 * (grad - *moment);
-    let second = move |moment: &mut f32, grad: f32| *moment = keep2 * *moment + rest2 * grad * grad;
+    let first = move |moment: &mut f32, grad: f32| *moment += rest1 * (scale * grad - *moment);
+    let second = move |moment: &mut f32, grad: f32| {
+        let grad = scale * grad;
+        *moment = keep2 * *moment + rest2 * grad * grad;
+    };
     first_moment.inplace_op2(&grad, &Update(OP, first))?;
     second_moment.inplace_op2(&grad, &Update(OP, second))?;
     let (shrink, size) = ((1.0 - lr * weight_decay) as f32, (lr / correction(beta1)) as f32);
@@ -343,7 +342,7 @@ mod gpu {
         gradients.map(|gradient| gradient.detach().contiguous()).collect()
     }
 
-    pub(super) fn sgd_steps(params: &[SgdParam<'_>], momentum: Momentum) -> Result<()> {
+    pub(super) fn sgd_steps(params: &[SgdParam<'_>], momentum: Momentum, grad_scale: f64) -> Result<()> {
         const OP: &str = "sgd_step";
         let grads = dense(params.iter().map(|param| param.grad))?;
         let mut moves = Vec::with_capacity(params.len());
@@ -352,10 +351,10 @@ mod gpu {
             let memory = [Some(momentum_buffer), None];
             moves.push(Move { param, grad, memory, lr: lr as f32, weight_decay: weight_decay as f32 });
         }
-        sgd_all(OP, &moves, momentum)
+        sgd_all(OP, &moves, momentum, grad_scale)
     }
 
-    pub(super) fn adamw_steps(params: &[AdamWParam<'_>], rule: AdamWRule) -> Result<()> {
+    pub(super) fn adamw_steps(params: &[AdamWParam<'_>], rule: AdamWRule, grad_scale: f64) -> Result<()> {
         const OP: &str = "adamw_step";
         check_count(rule.step)?;
         let grads = dense(params.iter().map(|param| param.grad))?;
@@ -367,7 +366,7 @@ mod gpu {
             let memory = [Some(first_moment), Some(second_moment)];
             moves.push(Move { param, grad, memory, lr: lr as f32, weight_decay: weight_decay as f32 });
         }
-        adamw_all(OP, &moves, rule)
+        adamw_all(OP, &moves, rule, grad_scale)
     }
 
     pub(super) fn ema_steps(pairs: &[(&Tensor, &Tensor)], decay: f64) -> Result<()> {

@@ -5,10 +5,12 @@ use candle_core::backprop::GradStore;
 
 use crate::{OptimError, ParameterSet};
 
-/// One gradient per parameter of a [`ParameterSet`], detached from the graph that made them.
+/// One gradient per parameter of a [`ParameterSet`], detached from the graph that made them, and a factor for all.
 #[derive(Clone, Debug)]
 pub struct Gradients {
     tensors: Vec<Tensor>,
+    /// Multiplied in when they are applied: no pass of its own.
+    factor: f64,
 }
 
 impl Gradients {
@@ -24,7 +26,7 @@ impl Gradients {
             None => var.zeros_like(),
         };
         let tensors: candle_core::Result<_> = parameters.iter().map(|parameter| gradient(&parameter.var)).collect();
-        Ok(Self { tensors: tensors? })
+        Ok(Self { tensors: tensors?, factor: 1.0 })
     }
 
     /// Adds the gradients of another micro-batch.
@@ -32,21 +34,16 @@ impl Gradients {
     /// # Errors
     /// Gradients of other parameters.
     pub fn add(&mut self, other: &Self) -> Result<(), OptimError> {
+        let relative = other.factor / self.factor;
         for (own, theirs) in self.tensors.iter_mut().zip(&other.tensors) {
-            *own = (&*own + theirs)?;
+            *own = if relative == 1.0 { (&*own + theirs)? } else { (&*own + theirs.affine(relative, 0.0)?)? };
         }
         Ok(())
     }
 
     /// Multiplies every gradient.
-    ///
-    /// # Errors
-    /// candle's.
-    pub fn scale(&mut self, factor: f64) -> Result<(), OptimError> {
-        for own in &mut self.tensors {
-            *own = own.affine(factor, 0.0)?;
-        }
-        Ok(())
+    pub fn scale(&mut self, factor: f64) {
+        self.factor *= factor;
     }
 
     /// Euclidean norm over all gradients together, summed in f64 in the order of the names.
@@ -54,22 +51,35 @@ impl Gradients {
     /// # Errors
     /// A gradient that is not f32.
     pub fn global_norm(&self) -> Result<f64, OptimError> {
-        Ok(taper_kernels::sum_of_all_squares(&self.tensors)?.sqrt())
+        Ok(self.factor.abs() * taper_kernels::sum_of_all_squares(&self.tensors)?.sqrt())
+    }
+
+    /// Euclidean norm of each gradient, in name order.
+    ///
+    /// # Errors
+    /// A gradient that is not f32.
+    pub fn norms(&self) -> Result<Vec<f64>, OptimError> {
+        let norm = |tensor: &Tensor| Ok(self.factor.abs() * taper_kernels::sum_of_squares(tensor)?.sqrt());
+        self.tensors.iter().map(norm).collect()
     }
 
     /// Scales all gradients down to a global norm of `max_norm` (Pascanu et al. 2013), given the norm they have.
     ///
     /// Like PyTorch's `clip_grad_norm_`, with 1e-6 added to the divisor; gradients below the bound stay as they are.
-    ///
-    /// # Errors
-    /// candle's.
-    pub fn clip(&mut self, norm: f64, max_norm: f64) -> Result<(), OptimError> {
+    pub fn clip(&mut self, norm: f64, max_norm: f64) {
         let factor = max_norm / (norm + 1e-6);
-        if factor < 1.0 { self.scale(factor) } else { Ok(()) }
+        if factor < 1.0 {
+            self.scale(factor);
+        }
     }
 
-    /// The gradients in name order.
+    /// The gradients in name order, before [`Self::factor`].
     pub fn tensors(&self) -> &[Tensor] {
         &self.tensors
+    }
+
+    /// What every gradient is multiplied by when it is applied.
+    pub fn factor(&self) -> f64 {
+        self.factor
     }
 }

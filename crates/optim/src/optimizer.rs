@@ -54,11 +54,13 @@ impl Optimizer {
     pub fn step(&mut self, gradients: &Gradients, lr: f64) -> Result<(), OptimError> {
         self.num_steps += 1;
         match &self.config {
-            OptimizerConfig::Sgd(config) => sgd_steps(&self.sgd_params(gradients, lr)?, config.rule())?,
+            OptimizerConfig::Sgd(config) => {
+                sgd_steps(&self.sgd_params(gradients, lr)?, config.rule(), gradients.factor())?
+            }
             OptimizerConfig::AdamW(config) => {
                 let (beta1, beta2, eps) = (config.beta1, config.beta2, config.eps);
                 let rule = AdamWRule { beta1, beta2, eps, step: self.num_steps as usize };
-                adamw_steps(&self.adamw_params(gradients, lr)?, rule)?;
+                adamw_steps(&self.adamw_params(gradients, lr)?, rule, gradients.factor())?;
             }
         }
         Ok(())

@@ -35,7 +35,11 @@ fn values(parameters: &ParameterSet, name: &str) -> Vec<f32> {
 
 /// Gradients of half the sum of squares: each equals its parameter.
 fn gradients(parameters: &ParameterSet) -> Gradients {
-    let square = |var: &Var| (var.sqr().unwrap().sum_all().unwrap() * 0.5).unwrap();
+    gradients_times(parameters, 1.0)
+}
+
+fn gradients_times(parameters: &ParameterSet, factor: f64) -> Gradients {
+    let square = |var: &Var| (var.sqr().unwrap().sum_all().unwrap() * (0.5 * factor)).unwrap();
     let loss = parameters.iter().map(|parameter| square(&parameter.var)).reduce(|a, b| (a + b).unwrap()).unwrap();
     Gradients::take(parameters, &loss.backward().unwrap()).unwrap()
 }
@@ -114,12 +118,31 @@ fn accumulated_mean_equals_one_large_batch() {
     let set = ParameterSet::new(&net(), &GroupRules::default()).unwrap();
     let mut sum = gradients(&set);
     sum.add(&gradients(&set)).unwrap();
-    sum.scale(0.5).unwrap();
-    for (mean, one) in sum.tensors().iter().zip(gradients(&set).tensors()) {
-        assert_eq!(
-            mean.flatten_all().unwrap().to_vec1::<f32>().unwrap(),
-            one.flatten_all().unwrap().to_vec1::<f32>().unwrap()
-        );
+    sum.scale(0.5);
+    // What is added may come with a factor of its own.
+    let mut more = gradients(&set);
+    more.scale(0.5 / 16.0);
+    let norm = gradients(&set).global_norm().unwrap();
+    assert_eq!(sum.global_norm().unwrap(), norm);
+    sum.add(&more).unwrap();
+    assert!((sum.global_norm().unwrap() - norm * (1.0 + 0.5 / 16.0)).abs() < 1e-6);
+}
+
+#[test]
+fn a_factor_moves_parameters_as_scaled_gradients_do() {
+    for config in [OptimizerConfig::Sgd(SgdConfig::default()), OptimizerConfig::AdamW(AdamWConfig::default())] {
+        let moved = |factor: f64, of_loss: f64| {
+            let set = ParameterSet::new(&net(), &GroupRules::default()).unwrap();
+            let mut optimizer = Optimizer::new(&config, set.clone()).unwrap();
+            for _ in 0..2 {
+                let mut gradients = gradients_times(&set, of_loss);
+                gradients.scale(factor);
+                optimizer.step(&gradients, 0.1).unwrap();
+            }
+            let values = |parameter: &taper_optim::Parameter| parameter.var.flatten_all()?.to_vec1::<f32>();
+            set.iter().map(|parameter| values(parameter).unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(moved(0.25, 1.0), moved(1.0, 0.25));
     }
 }
 
@@ -129,10 +152,10 @@ fn clipping_bounds_the_global_norm_and_leaves_small_ones() {
     let mut clipped = gradients(&set);
     let norm = clipped.global_norm().unwrap();
     assert!((norm - (1.0f64 + 0.25 + 1.0 + 4.0).sqrt()).abs() < 1e-6);
-    clipped.clip(norm, 0.5).unwrap();
+    clipped.clip(norm, 0.5);
     assert!((clipped.global_norm().unwrap() - 0.5).abs() < 1e-5);
     let mut small = gradients(&set);
-    small.clip(norm, 100.0).unwrap();
+    small.clip(norm, 100.0);
     assert_eq!(small.global_norm().unwrap(), norm);
 }
 

@@ -84,8 +84,6 @@ pub(crate) fn number_or_word(value: f64) -> Value {
 
 /// The norm of each parameter's gradient.
 pub(crate) fn norms(parameters: &ParameterSet, gradients: &Gradients) -> Result<BTreeMap<String, Value>, TrainError> {
-    let norm = |(parameter, gradient): (&taper_optim::Parameter, &candle_core::Tensor)| {
-        Ok((parameter.name.clone(), number_or_word(taper_kernels::sum_of_squares(gradient)?.sqrt())))
-    };
-    parameters.iter().zip(gradients.tensors()).map(norm).collect()
+    let named = parameters.iter().zip(gradients.norms()?);
+    Ok(named.map(|(parameter, norm)| (parameter.name.clone(), number_or_word(norm))).collect())
 }

@@ -246,14 +246,14 @@ impl Fit<'_> {
             return Err(candle_core::Error::Msg("a step without batches".into()).into());
         };
         if used.len() > 1 {
-            gradients.scale(1.0 / used.len() as f64)?;
+            gradients.scale(1.0 / used.len() as f64);
         }
         let grad_norm = gradients.global_norm()?;
         if !grad_norm.is_finite() {
             return Err(self.diverged("gradient norm", grad_norm, &used, Some(&gradients))?);
         }
         if let Some(max_norm) = self.config.clip_norm {
-            gradients.clip(grad_norm, max_norm)?;
+            gradients.clip(grad_norm, max_norm);
         }
         self.optimizer.step(&gradients, lr)?;
         if let Some(ema) = &mut self.ema {

@@ -118,25 +118,24 @@ fn gpu_of(op: &'static str, moves: &[Move<'_>]) -> Result<Option<std::sync::Arc<
 }
 
 /// SGD on all parameters in one launch; `memory` holds the momentum buffers.
-pub(crate) fn sgd_all(op: &'static str, moves: &[Move<'_>], momentum: Momentum) -> Result<()> {
+pub(crate) fn sgd_all(op: &'static str, moves: &[Move<'_>], momentum: Momentum, grad_scale: f64) -> Result<()> {
     let Some(gpu) = gpu_of(op, moves)? else { return Ok(()) };
     let (factor, kind) = match momentum {
         Momentum::None => (0.0, 0),
         Momentum::Heavy { momentum } => (momentum, 1),
         Momentum::Nesterov { momentum } => (momentum, 2),
     };
-    let more = [Argument::Float(factor as f32), Argument::Int(kind), Argument::Address(0)];
+    let more = [Argument::Float(factor as f32), Argument::Int(kind), Argument::Float(grad_scale as f32)];
     Table { moves, op }.launch(&gpu, "sgd_multi", &more)
 }
 
 /// AdamW on all parameters in one launch; `memory` holds first and second moments.
-pub(crate) fn adamw_all(op: &'static str, moves: &[Move<'_>], rule: AdamWRule) -> Result<()> {
+pub(crate) fn adamw_all(op: &'static str, moves: &[Move<'_>], rule: AdamWRule, grad_scale: f64) -> Result<()> {
     let Some(gpu) = gpu_of(op, moves)? else { return Ok(()) };
     let AdamWRule { beta1, beta2, eps, step } = rule;
     let correction = |beta: f64| 1.0 - beta.powf(step as f64);
-    let numbers = [1.0 - beta1, beta2, 1.0 - beta2, eps, correction(beta1), correction(beta2).sqrt()];
-    let mut more: Vec<Argument> = numbers.into_iter().map(|number| Argument::Float(number as f32)).collect();
-    more.push(Argument::Address(0));
+    let numbers = [1.0 - beta1, beta2, 1.0 - beta2, eps, correction(beta1), correction(beta2).sqrt(), grad_scale];
+    let more = numbers.map(|number| Argument::Float(number as f32));
     Table { moves, op }.launch(&gpu, "adamw_multi", &more)
 }
 

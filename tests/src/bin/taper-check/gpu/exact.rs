@@ -44,7 +44,7 @@ impl Group {
             .iter()
             .map(|(param, grad, buffer)| SgdParam { param, grad, momentum_buffer: buffer, lr: 0.1, weight_decay: 5e-4 })
             .collect();
-        Ok(sgd_steps(&params, momentum)?)
+        Ok(sgd_steps(&params, momentum, 0.7)?)
     }
 
     fn adamw(&self, step: usize) -> Result<()> {
@@ -58,7 +58,7 @@ impl Group {
             weight_decay: 0.05,
         };
         let params: Vec<AdamWParam<'_>> = tensors.map(param).collect();
-        Ok(adamw_steps(&params, AdamWRule { beta1: 0.9, beta2: 0.999, eps: 1e-8, step })?)
+        Ok(adamw_steps(&params, AdamWRule { beta1: 0.9, beta2: 0.999, eps: 1e-8, step }, 0.7)?)
     }
 
     fn ema(&self) -> Result<()> {
