@@ -12,20 +12,22 @@ use crate::device;
 use crate::exit::no_memory;
 use crate::job::Job;
 
-// Estimate and peak resident size of whole short runs, MiB, on two threads with AMX: ResNet-18 batch 8 403 and 415, batch
-// 32 915 and 978; ResNet-50 batch 4 724 and 710; BaseNet of three blocks at width 0.125 batch 64 141 and 130, batch 256
-// 436 and 428, at width 1 batch 8 239 and 253, batch 24 432 and 438.
+// Estimate and peak resident size of one step (`train --dry-run`), MiB, on two threads with AMX: ResNet-18 batch 8 449 and
+// 459, batch 32 972 and 1029; ResNet-50 batch 4 770 and 715; BaseNet of three blocks at width 0.125 batch 64 141 and 128,
+// batch 256 436 and 425, at width 1 batch 8 262 and 280, batch 24 454 and 441; the whole BaseNet batch 8 1248 and 1288,
+// batch 16 1800 and 1849.
 
 const F32: u64 = 4;
 const MIB: u64 = 1 << 20;
 /// The program itself, its threads' stacks and buffers of the kernels, on two threads.
-const PROGRAM_BYTES: u64 = 30 * MIB;
+const PROGRAM_BYTES: u64 = 27 * MIB;
 /// What convolutions work in on a GPU, beside a batch in bf16: cuDNN asks for up to 3 MiB for BaseNet and 5 for most of a
 /// ResNet at 128 images. In f32 the first layer of a ResNet takes up to 599, which is not counted.
 const GPU_WORKSPACE_BYTES: u64 = 64 * MIB;
 /// Copies of the largest layer's weights that a step takes: in the order of the kernels (Winograd's 36 products stand for
-/// nine weights), and where its gradient is put together. Five come nearest to what was measured.
-const COPIES_AT_WORK: u64 = 5;
+/// nine weights, in f32 or in three parts of bf16), and where its gradient is put together. Seven come nearest to what was
+/// measured.
+const COPIES_AT_WORK: u64 = 7;
 /// Copies of the weights while a checkpoint is put together: the values, the file's parts, the file.
 const COPIES_TO_SAVE: u64 = 3;
 
@@ -56,7 +58,7 @@ impl Need {
             OptimizerConfig::Sgd(_) => 1,
             _ => 2,
         };
-        let gradient_copies = 1 + u64::from(config.train.accumulate > 1 || config.train.clip_norm.is_some());
+        let gradient_copies = 1 + u64::from(config.train.accumulate > 1);
         let state = trained * (state_copies + u64::from(config.train.ema_decay.is_some()));
         let optimizer = trained * gradient_copies + state;
         // A frozen backbone goes forward only, and keeps nothing.

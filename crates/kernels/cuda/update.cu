@@ -67,8 +67,7 @@ sgd_multi(const Tensor *__restrict__ tensors, const Block *__restrict__ blocks, 
 /// `root_correction2` = sqrt(1 - beta2^t), taken in f64 by the host.
 extern "C" __global__ void __launch_bounds__(block_threads)
 adamw_multi(const Tensor *__restrict__ tensors, const Block *__restrict__ blocks, float beta1_rest, float beta2,
-            float beta2_rest, float eps, float correction1, float root_correction2,
-            float grad_scale) {
+            float beta2_rest, float eps, float correction1, float root_correction2, float grad_scale) {
     const Block block = blocks[blockIdx.x];
     const Tensor tensor = tensors[block.tensor];
     // In f64: 1 - lr * weight_decay lies so near 1 that the product must not be rounded before.

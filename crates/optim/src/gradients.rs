@@ -34,10 +34,24 @@ impl Gradients {
     /// # Errors
     /// Gradients of other parameters.
     pub fn add(&mut self, other: &Self) -> Result<(), OptimError> {
-        let relative = other.factor / self.factor;
-        for (own, theirs) in self.tensors.iter_mut().zip(&other.tensors) {
-            *own = if relative == 1.0 { (&*own + theirs)? } else { (&*own + theirs.affine(relative, 0.0)?)? };
+        if self.factor != other.factor {
+            self.settle()?;
+            let mut other = other.clone();
+            other.settle()?;
+            return self.add(&other);
         }
+        for (own, theirs) in self.tensors.iter_mut().zip(&other.tensors) {
+            *own = (&*own + theirs)?;
+        }
+        Ok(())
+    }
+
+    /// Multiplies the factor in.
+    fn settle(&mut self) -> Result<(), OptimError> {
+        for own in &mut self.tensors {
+            *own = own.affine(self.factor, 0.0)?;
+        }
+        self.factor = 1.0;
         Ok(())
     }
 

@@ -126,6 +126,9 @@ fn accumulated_mean_equals_one_large_batch() {
     assert_eq!(sum.global_norm().unwrap(), norm);
     sum.add(&more).unwrap();
     assert!((sum.global_norm().unwrap() - norm * (1.0 + 0.5 / 16.0)).abs() < 1e-6);
+    sum.scale(0.0);
+    sum.add(&gradients(&set)).unwrap();
+    assert_eq!(sum.global_norm().unwrap(), norm);
 }
 
 #[test]

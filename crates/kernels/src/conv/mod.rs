@@ -1,6 +1,5 @@
-//! Convolution: the op, and the choice of algorithm for each of its three passes: products of taps on the tile unit
-//! where the CPU path has it, else Winograd's where it pays, else products of taps in vectors. The choice depends on path
-//! and shape alone.
+//! Convolution: the op, and the choice of algorithm for each of its three passes: Winograd's where it pays, else products
+//! of taps, on the tile unit or in vectors as the CPU path has it. The choice depends on path and shape alone.
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;

@@ -10,17 +10,17 @@ use crate::error::KernelError;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CpuPath {
-    /// As [`Self::AmxShort`], with one bf16 number and one product for each f32: 8 of its 24 digits, as PyTorch's autocast
-    /// has them, and sums in f32. Never chosen unasked.
+    /// As [`Self::AmxShort`], with one bf16 number and one product for each f32: 8 of f32's 24 digits, as PyTorch's autocast
+    /// has them, an error of 2e-3 of the largest value. Never chosen unasked.
     AmxBf16,
+    /// As [`Self::Amx`], with two bf16 numbers and three products for each f32, in all convolutions of one group: 16 of
+    /// f32's 24 digits, an error of 5e-6 of the largest value, which Winograd's algorithm in f32 has at 512 channels; the
+    /// direct sum has 1e-7. Never chosen unasked.
+    AmxShort,
     /// As [`Self::Avx512`], with convolutions on the tile unit (AMX) where that is faster. Each f32 is split into three
     /// bf16 numbers, of whose products six are summed in f32, which is as exact as products of f32. A value beyond
     /// 3.39e38, the largest of bf16, counts as infinite. Linux only.
     Amx,
-    /// As [`Self::Amx`], with two bf16 numbers and three products for each f32, in all convolutions of one group: 16 of
-    /// f32's 24 digits, an error of 5e-6 of the largest value where Winograd's algorithm in f32 has 2e-6 and the direct
-    /// sum 1e-7. Never chosen unasked.
-    AmxShort,
     /// AVX-512 F, VL, DQ and BW.
     Avx512,
     /// AVX2 with FMA.

@@ -16,6 +16,9 @@ use super::{pointwise, winograd};
 use crate::amx::TILE;
 use crate::simd::{self, CpuPath};
 
+/// Outputs of a batch at most, all channels counted as one, if Winograd's algorithm has a say.
+const FEW: usize = 512;
+
 /// The tile unit, and into how many parts it splits an f32. The CPU path is asked once: it may change meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unit {
@@ -30,9 +33,6 @@ impl Unit {
     /// Six products are too many against Winograd's algorithm, but where there are so few outputs that the transform of
     /// the weights costs more than they do.
     pub(super) fn of(shape: &ConvShape) -> Option<Self> {
-        /// Outputs of a batch at most, all channels counted as one, if Winograd's algorithm has a say.
-        const FEW: usize = 512;
-
         Self::with_channels(shape, shape.c_in, FEW)
     }
 
@@ -40,10 +40,11 @@ impl Unit {
     pub(super) fn of_weight_gradient(shape: &ConvShape) -> Option<Self> {
         /// Inputs of an output at least.
         const LEAST: usize = 144;
-        /// As for the other passes; here no weights are transformed.
-        const FEW: usize = 320;
+        /// [`FEW`] where Winograd's products are formed on the unit: here no weights are transformed.
+        const FEWER: usize = 320;
 
-        Self::with_channels(shape, source::channels(shape), FEW)
+        let few = if winograd::is_on_unit(shape) { FEWER } else { FEW };
+        Self::with_channels(shape, source::channels(shape), few)
             .filter(|_| (shape.depth() >= LEAST || shape.kernel == [1, 1]) && shape.c_out > 8)
     }
 

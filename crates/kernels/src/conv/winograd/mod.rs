@@ -1,8 +1,9 @@
 //! Winograd's minimal filtering F(4×4, 3×3) for 3×3 windows that move by one pixel (Lavin and Gray 2016).
 //!
-//! A tile of 4×4 outputs costs 36 products per pair of channels instead of 144. Tiles are taken through in blocks
-//! whose transformed values stay in the second-level cache: transform, 36 matrix products, transform back. The gradient
-//! of the input is the same with the weights rotated; that of the weights is F(3×3, 4×4) with the roles exchanged.
+//! A tile of 4×4 outputs costs 36 products per pair of channels instead of 144. Tiles are taken through in blocks:
+//! transform, 36 matrix products, transform back. The products are formed in vectors, or for many channels on the tile
+//! unit. The gradient of the input is the same with the weights rotated; that of the weights is F(3×3, 4×4) with the roles
+//! exchanged.
 //!
 //! The points are 0, ±√½, ±√2 and ∞. They lose as few digits as the direct sum does; the usual 0, ±1, ±2, ∞ lose
 //! eight times as many.
@@ -49,6 +50,12 @@ pub(super) fn covers(shape: &ConvShape) -> bool {
         && dense
         && shape.c_in.min(shape.c_out) >= MIN_CHANNELS
         && 2 * shape.output_pixels() >= tiles.rows * tiles.columns * TILE * TILE
+}
+
+/// Whether the products of a shape that is covered are formed on the tile unit.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub(super) fn is_on_unit(shape: &ConvShape) -> bool {
+    unit::covers(crate::simd::selected(), shape)
 }
 
 /// The tiles of a batch, numbered image by image and row by row.

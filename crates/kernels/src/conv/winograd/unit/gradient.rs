@@ -77,3 +77,45 @@ impl Point<'_> {
         right
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Numbers without a pattern, in -1..1.
+    fn noise(len: usize, seed: u32) -> Vec<f32> {
+        let hash =
+            |index: usize| (index as u32 ^ seed).wrapping_mul(2_654_435_761).rotate_left(15).wrapping_mul(40_503);
+        (0..len).map(|index| hash(index) as f32 / 2f32.powi(31) - 1.0).collect()
+    }
+
+    #[test]
+    fn sums_go_on_from_block_to_block() {
+        if !amx::is_available() {
+            eprintln!("passed over: this processor lacks the tile unit");
+            return;
+        }
+        // More rows than an operand has, and tiles that do not fill a step.
+        let ([rows, columns], blocks) = ([288, 64], [64, 45]);
+        let stride = columns + 16;
+        let (mut sums, mut expected) = (vec![f32::NAN; rows * stride], vec![0.0; rows * columns]);
+        for (index, tiles) in blocks.into_iter().enumerate() {
+            let (inputs, gradients) = (Planes::rows(tiles, rows), Planes::panels(tiles, columns, WIDTH));
+            let (x, dy) = (noise(inputs.plane, index as u32), noise(gradients.plane, 7 + index as u32));
+            for (place, sum) in expected.iter_mut().enumerate() {
+                let (row, column) = (place / columns, gradients.channel(place % columns));
+                let product =
+                    |tile: usize| f64::from(x[tile * inputs.row + row]) * f64::from(dy[tile * gradients.row + column]);
+                *sum += (0..tiles).map(product).sum::<f64>();
+            }
+            let point = Point { inputs: (&x, inputs), gradients: (&dy, gradients), tiles, channels: [rows, columns] };
+            point.add_to(&mut sums, stride, index > 0);
+        }
+        let largest = expected.iter().fold(0.0, |largest: f64, value| largest.max(value.abs()));
+        for (place, expected) in expected.into_iter().enumerate() {
+            let found = sums[place / columns * stride + place % columns];
+            assert!((f64::from(found) - expected).abs() <= 1e-6 * largest, "{place}: {found}, expected {expected}");
+        }
+        assert!(sums.chunks_exact(stride).all(|row| row[columns..].iter().all(|value| value.is_nan())));
+    }
+}

@@ -18,6 +18,9 @@ const PARTS: usize = 3;
 /// Rows and columns of a product at a time: two tiles.
 const WIDTH: usize = 2 * TILE;
 
+// Channels that fill panels fill steps.
+const _: () = assert!(WIDTH == DEPTH);
+
 /// Numbers of a tile.
 const NUMBERS: usize = TILE * DEPTH;
 

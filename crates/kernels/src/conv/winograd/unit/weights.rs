@@ -106,7 +106,6 @@ impl Work for PackPanel<'_> {
                 }
             }
         }
-        simd::fence_streams();
     }
 }
 
@@ -117,13 +116,12 @@ impl Work for PackPanel<'_> {
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 unsafe fn store_pairs(pair: &[[f32; POINTS * MAX_LANES]; 2], start: *mut u16, distance: usize) {
     for point in 0..POINTS {
-        // SAFETY: the caller's; rows are cache lines.
+        // SAFETY: the caller's.
         unsafe {
-            let [first, second] = [0, 1].map(|index| _mm512_loadu_ps(pair[index][point * MAX_LANES..].as_ptr()));
+            let first = _mm512_loadu_ps(pair[0][point * MAX_LANES..].as_ptr());
+            let second = _mm512_loadu_ps(pair[1][point * MAX_LANES..].as_ptr());
             let parts = amx::Parts::<PARTS>::of(first, second).interleaved();
-            for (index, part) in parts.0.into_iter().enumerate() {
-                _mm512_storeu_si512(start.add(point * distance + index * 2 * NUMBERS).cast(), part);
-            }
+            parts.store(DEPTH, start.add(point * distance), 2 * NUMBERS);
         }
     }
 }
