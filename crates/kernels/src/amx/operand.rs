@@ -38,13 +38,13 @@ pub(crate) unsafe fn left_tile<const PARTS: usize>(
 }
 
 /// A right tile: pairs of neighbouring rows, even ones at `target` and, if they are wanted, those that begin with an odd
-/// row `odd` numbers further, which a row after the last even pair ends.
+/// row `odd` numbers further; the last row only ends such a pair.
 ///
 /// # Safety
 /// As [`left_tile`].
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 pub(crate) unsafe fn right_tile<const PARTS: usize>(
-    rows: &[*const f32],
+    rows: &[*const f32; DEPTH + 1],
     mask: __mmask16,
     target: *mut u16,
     odd: Option<usize>,
@@ -52,10 +52,11 @@ pub(crate) unsafe fn right_tile<const PARTS: usize>(
 ) {
     // SAFETY: the processor's features are on; lanes outside the mask are not read; the caller vouches for the target.
     unsafe {
-        let mut next = pair::<PARTS>(rows, mask);
-        for index in 0..rows.len() / 2 {
+        let mut next = Parts::<PARTS>::of(_mm512_maskz_loadu_ps(mask, rows[0]), _mm512_maskz_loadu_ps(mask, rows[1]));
+        for index in 0..TILE {
             let this = next;
-            next = pair(&rows[2 * index + 2..], mask);
+            let [first, second] = [2 * index + 2, (2 * index + 3).min(DEPTH)];
+            next = Parts::of(_mm512_maskz_loadu_ps(mask, rows[first]), _mm512_maskz_loadu_ps(mask, rows[second]));
             let target = target.add(index * DEPTH);
             this.interleaved().store(DEPTH, target, part);
             if let Some(odd) = odd {
@@ -63,20 +64,4 @@ pub(crate) unsafe fn right_tile<const PARTS: usize>(
             }
         }
     }
-}
-
-/// The first two rows, zeros for those that are not there.
-///
-/// # Safety
-/// As [`left_tile`].
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn pair<const PARTS: usize>(rows: &[*const f32], mask: __mmask16) -> Parts<PARTS> {
-    let mut values = [_mm512_setzero_ps(); 2];
-    for (values, &row) in values.iter_mut().zip(rows) {
-        // SAFETY: lanes outside the mask are not read.
-        *values = unsafe { _mm512_maskz_loadu_ps(mask, row) };
-    }
-    // SAFETY: the processor's features are on.
-    unsafe { Parts::of(values[0], values[1]) }
 }

@@ -166,7 +166,7 @@ impl<const PARTS: usize> Inputs<PARTS> {
                 let channels = Channels::new(&source.values, channels, index * TILE);
                 let start = phase * plane + index * tile + step * DEPTH / 2 * PAIR;
                 let target = parts.start().cast::<u16>().wrapping_add(start);
-                let rows = channels.rows::<{ DEPTH + 1 }>(pixels);
+                let rows = channels.rows(pixels);
                 let odd = has_odd.then_some(parity);
                 // SAFETY: whoever asks for inputs runs on the tile unit; tiles have room of their own in each step.
                 unsafe { amx::right_tile::<PARTS>(&rows, channels.mask, target, odd, part) };

@@ -40,7 +40,12 @@ impl Point<'_> {
     }
 
     /// Sixteen channels from where they begin in a row, at the tiles of a step.
-    fn rows(&self, (values, planes): (&[f32], Planes), channel: usize, step: usize) -> [*const f32; DEPTH] {
+    fn rows<const COUNT: usize>(
+        &self,
+        (values, planes): (&[f32], Planes),
+        channel: usize,
+        step: usize,
+    ) -> [*const f32; COUNT] {
         std::array::from_fn(|index| match step * DEPTH + index {
             tile if tile < self.tiles => values[tile * planes.row + channel..].as_ptr(),
             _ => amx::ZEROS.as_ptr(),
