@@ -22,6 +22,9 @@ const MANY_WEIGHTS: usize = 2 * 1024 * 1024;
 /// Stretches of the shared axis at most, each with the pixels of some chunks of channels.
 const SPLITS: usize = 8;
 
+/// Steps of a sum up to which writing the outputs takes longer than the sums.
+const SHORT: usize = 16;
+
 /// Numbers of a cache line.
 const LINE: usize = 32;
 
@@ -241,18 +244,23 @@ impl<const PARTS: usize> BandWork<'_, PARTS> {
         for begin in (0..offsets.len().max(1)).step_by(stretch) {
             let offsets = &offsets[begin..offsets.len().min(begin + stretch)];
             let stage = Stage { begin, len: offsets.len(), is_whole, is_last: begin + stretch >= steps.steps.len() };
-            for (index, &panel) in panels.iter().enumerate() {
-                let block = Block { work: self, places: &places, panel, offsets, copy, stage };
-                let values = weights.stage((first + index, panel), stage);
+            // Where the panels stay in the cache and outputs come fast, all of a pixel come one after the other: the
+            // processor foresees lines that are written in a row.
+            let is_short = offsets.len() <= SHORT && weights.are_few();
+            let group = if is_short { panels.len() } else { 1 };
+            for start in (0..panels.len()).step_by(group.max(1)) {
                 for (number, tiles) in tiles.chunks(2).enumerate() {
-                    let ahead =
-                        weights.after((first + index, panel), stage, number * Product::ahead::<PARTS>(stage.len));
-                    let room = match is_whole {
-                        true => &mut room[..],
-                        false => &mut room[(index * pairs + number) * pair..][..pair],
-                    };
-                    // SAFETY: the tiles are places of this window in this band.
-                    unsafe { block.compute(tiles, values, ahead, &unit, room) };
+                    for index in start..start + group {
+                        let (panel, place) = (panels[index], (first + index, panels[index]));
+                        let block = Block { work: self, places: &places, panel, offsets, copy, stage };
+                        let ahead = weights.after(place, stage, number * Product::ahead::<PARTS>(stage.len));
+                        let room = match is_whole {
+                            true => &mut room[..],
+                            false => &mut room[(index * pairs + number) * pair..][..pair],
+                        };
+                        // SAFETY: the tiles are places of this window in this band.
+                        unsafe { block.compute(tiles, weights.stage(place, stage), ahead, &unit, room) };
+                    }
                 }
             }
         }

@@ -159,6 +159,14 @@ impl<const PARTS: usize> Weights<PARTS> {
         Self { tiles, panel }
     }
 
+    /// Whether all panels stay in the second-level cache beside a band's copy.
+    pub(super) fn are_few(&self) -> bool {
+        /// Bytes of all panels at most.
+        const BYTES: usize = 512 * 1024;
+
+        size_of_val(&*self.tiles) <= BYTES
+    }
+
     /// The tiles of a panel, with its index, from the first step of a stage on.
     pub(super) fn stage(&self, (index, panel): (usize, Panel), stage: Stage) -> *const u16 {
         let start = index * self.panel + stage.begin * PARTS * panel.part();
