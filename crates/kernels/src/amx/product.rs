@@ -125,9 +125,9 @@ impl Product {
 /// One function. A step finds in `r8` and `r9` the first parts of the left rows, in `r10` the distance between rows and
 /// in `r11` that between parts; in `rdi` and `rcx` the first parts of the right tiles, whose rows are `rdx` apart, and
 /// under `rax + 64` the distance between parts; in `r15` that between steps. It may change all but the distances; `rdi`
-/// is kept for it. What is asked for ahead is at `r13`.
+/// is kept for it. What is asked for ahead is at `r13`, two lines after each product of parts.
 macro_rules! function {
-    ($name:ident, begin: [$($begin:literal)*], start: [$($start:literal)*], step: [$($step:literal)*],
+    ($name:ident, begin: [$($begin:literal)*], start: [$($start:literal)*], step: [$([$($step:literal)*])*],
      end: [$($end:literal)*]) => {
         /// # Safety
         /// As [`Self::run`].
@@ -166,7 +166,12 @@ macro_rules! function {
                     "mov r12, rdi",
                     "mov rcx, [rax + 56]",
                     "add rcx, rdi",
-                    $($step,)*
+                    $(
+                        $($step,)*
+                        "prefetcht1 [r13]",
+                        "prefetcht1 [r13 + 64]",
+                        "add r13, 128",
+                    )*
                     "mov rdi, r12",
                     "add rdi, r15",
                     "add rsi, 4",
@@ -191,76 +196,69 @@ macro_rules! function {
 }
 
 /// One shape of block, in one to three parts: how its tiles are loaded, multiplied, and stepped from part to part. While
-/// right tiles are multiplied for the first time, those of the next step are brought to the first-level cache.
+/// right tiles are multiplied for the first time, those of the next step are brought to the first-level cache: in
+/// brackets, what follows each product then.
 ///
 /// The products of a tile are added in the same order whatever the number of tiles, so that a sum does not depend on
 /// how rows are cut: first · first, first · second and so on along the right, then the second left part back from the
 /// last right one that matters.
 macro_rules! block {
     ($one:ident $two:ident $three:ident, begin: $begin:tt, start: $start:tt,
-     left: [$($left:literal)*], right: [$($right:literal)*], multiply: [$($multiply:literal)*],
-     multiply_next: [$($multiply_next:literal)*],
-     ahead: [$($ahead:literal)*], left_on: [$($left_on:literal)*], right_on: [$($right_on:literal)*],
+     left: [$($left:literal)*], right: [$($right:literal)*], multiply: [$($multiply:literal [$($next:literal)*])*],
+     left_on: [$($left_on:literal)*], right_on: [$($right_on:literal)*],
      right_back: [$($right_back:literal)*],
      end: $end:tt) => {
         function!($one, begin: $begin, start: $start, step: [
-            $($left)* $($right)* $($multiply_next)* $($ahead)*
+            [$($left)* $($right)* $($multiply $($next)*)*]
         ], end: $end);
         function!($two, begin: $begin, start: $start, step: [
-            $($left)* $($right)* $($multiply_next)* $($ahead)*
-            $($right_on)* $($right)* $($multiply_next)* $($ahead)*
-            $($left_on)* $($right_back)* $($left)* $($right)* $($multiply)* $($ahead)*
+            [$($left)* $($right)* $($multiply $($next)*)*]
+            [$($right_on)* $($right)* $($multiply $($next)*)*]
+            [$($left_on)* $($right_back)* $($left)* $($right)* $($multiply)*]
         ], end: $end);
         function!($three, begin: $begin, start: $start, step: [
-            $($left)* $($right)* $($multiply_next)* $($ahead)*
-            $($right_on)* $($right)* $($multiply_next)* $($ahead)*
-            $($right_on)* $($right)* $($multiply_next)* $($ahead)*
-            $($left_on)* $($right_back)* $($left)* $($right)* $($multiply)* $($ahead)*
-            $($right_back)* $($right)* $($multiply)* $($ahead)*
-            $($left_on)* $($left)* $($multiply)* $($ahead)*
+            [$($left)* $($right)* $($multiply $($next)*)*]
+            [$($right_on)* $($right)* $($multiply $($next)*)*]
+            [$($right_on)* $($right)* $($multiply $($next)*)*]
+            [$($left_on)* $($right_back)* $($left)* $($right)* $($multiply)*]
+            [$($right_back)* $($right)* $($multiply)*]
+            [$($left_on)* $($left)* $($multiply)*]
         ], end: $end);
     };
 }
 
 impl Product {
     block!(two_by_two_of_one two_by_two_of_two two_by_two_of_three,
-    begin: ["tilezero tmm0" "tilezero tmm1" "tilezero tmm2" "tilezero tmm3"],
-    start: [
-        "tileloadd tmm0, [r10 + r8]" "tileloadd tmm1, [r10 + r8 + 64]"
-        "tileloadd tmm2, [r11 + r9]" "tileloadd tmm3, [r11 + r9 + 64]"
-    ],
-    left: ["tileloadd tmm4, [r8 + r10]" "tileloadd tmm5, [r9 + r10]"],
-    right: ["tileloadd tmm6, [rdi + rdx]" "tileloadd tmm7, [rcx + rdx]"],
-    multiply: [
-        "tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7"
-        "tdpbf16ps tmm2, tmm5, tmm6" "tdpbf16ps tmm3, tmm5, tmm7"
-    ],
-    multiply_next: [
-        "tdpbf16ps tmm0, tmm4, tmm6" ".irp at,0,64,128,192,256,320,384,448\nprefetcht0 [rdi + r15 + \\at]\n.endr"
-        "tdpbf16ps tmm1, tmm4, tmm7" ".irp at,512,576,640,704,768,832,896,960\nprefetcht0 [rdi + r15 + \\at]\n.endr"
-        "tdpbf16ps tmm2, tmm5, tmm6" ".irp at,0,64,128,192,256,320,384,448\nprefetcht0 [rcx + r15 + \\at]\n.endr"
-        "tdpbf16ps tmm3, tmm5, tmm7" ".irp at,512,576,640,704,768,832,896,960\nprefetcht0 [rcx + r15 + \\at]\n.endr"
-    ],
-    ahead: ["prefetcht1 [r13]" "prefetcht1 [r13 + 64]" "add r13, 128"],
-    left_on: ["add r8, r11" "add r9, r11"],
-    right_on: ["add rdi, [rax + 64]" "add rcx, [rax + 64]"],
-    right_back: ["sub rdi, [rax + 64]" "sub rcx, [rax + 64]"],
-    end: [
-        "tilestored [r10 + r8], tmm0" "tilestored [r10 + r8 + 64], tmm1"
-        "tilestored [r11 + r9], tmm2" "tilestored [r11 + r9 + 64], tmm3"
-    ]);
+        begin: ["tilezero tmm0" "tilezero tmm1" "tilezero tmm2" "tilezero tmm3"],
+        start: [
+            "tileloadd tmm0, [r10 + r8]" "tileloadd tmm1, [r10 + r8 + 64]"
+            "tileloadd tmm2, [r11 + r9]" "tileloadd tmm3, [r11 + r9 + 64]"
+        ],
+        left: ["tileloadd tmm4, [r8 + r10]" "tileloadd tmm5, [r9 + r10]"],
+        right: ["tileloadd tmm6, [rdi + rdx]" "tileloadd tmm7, [rcx + rdx]"],
+        multiply: [
+            "tdpbf16ps tmm0, tmm4, tmm6" [".irp at,0,64,128,192,256,320,384,448\nprefetcht0 [rdi + r15 + \\at]\n.endr"]
+            "tdpbf16ps tmm1, tmm4, tmm7" [".irp at,512,576,640,704,768,832,896,960\nprefetcht0 [rdi + r15 + \\at]\n.endr"]
+            "tdpbf16ps tmm2, tmm5, tmm6" [".irp at,0,64,128,192,256,320,384,448\nprefetcht0 [rcx + r15 + \\at]\n.endr"]
+            "tdpbf16ps tmm3, tmm5, tmm7" [".irp at,512,576,640,704,768,832,896,960\nprefetcht0 [rcx + r15 + \\at]\n.endr"]
+        ],
+        left_on: ["add r8, r11" "add r9, r11"],
+        right_on: ["add rdi, [rax + 64]" "add rcx, [rax + 64]"],
+        right_back: ["sub rdi, [rax + 64]" "sub rcx, [rax + 64]"],
+        end: [
+            "tilestored [r10 + r8], tmm0" "tilestored [r10 + r8 + 64], tmm1"
+            "tilestored [r11 + r9], tmm2" "tilestored [r11 + r9 + 64], tmm3"
+        ]);
 
     block!(two_by_one_of_one two_by_one_of_two two_by_one_of_three,
         begin: ["tilezero tmm0" "tilezero tmm2"],
         start: ["tileloadd tmm0, [r10 + r8]" "tileloadd tmm2, [r11 + r9]"],
         left: ["tileloadd tmm4, [r8 + r10]" "tileloadd tmm5, [r9 + r10]"],
         right: ["tileloadd tmm6, [rdi + rdx]"],
-        multiply: ["tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm2, tmm5, tmm6"],
-        multiply_next: [
-            "tdpbf16ps tmm0, tmm4, tmm6" ".irp at,0,64,128,192,256,320,384,448\nprefetcht0 [rdi + r15 + \\at]\n.endr"
-            "tdpbf16ps tmm2, tmm5, tmm6" ".irp at,512,576,640,704,768,832,896,960\nprefetcht0 [rdi + r15 + \\at]\n.endr"
+        multiply: [
+            "tdpbf16ps tmm0, tmm4, tmm6" [".irp at,0,64,128,192,256,320,384,448\nprefetcht0 [rdi + r15 + \\at]\n.endr"]
+            "tdpbf16ps tmm2, tmm5, tmm6" [".irp at,512,576,640,704,768,832,896,960\nprefetcht0 [rdi + r15 + \\at]\n.endr"]
         ],
-        ahead: ["prefetcht1 [r13]" "prefetcht1 [r13 + 64]" "add r13, 128"],
         left_on: ["add r8, r11" "add r9, r11"],
         right_on: ["add rdi, [rax + 64]"],
         right_back: ["sub rdi, [rax + 64]"],
@@ -271,14 +269,16 @@ impl Product {
         start: ["tileloadd tmm0, [r10 + r8]" "tileloadd tmm1, [r10 + r8 + 64]"],
         left: ["tileloadd tmm4, [r8 + r10]"],
         right: ["tileloadd tmm6, [rdi + rdx]" "tileloadd tmm7, [rcx + rdx]"],
-        multiply: ["tdpbf16ps tmm0, tmm4, tmm6" "tdpbf16ps tmm1, tmm4, tmm7"],
-        multiply_next: [
-            "tdpbf16ps tmm0, tmm4, tmm6" ".irp at,0,64,128,192,256,320,384,448\nprefetcht0 [rdi + r15 + \\at]\n.endr"
-            ".irp at,512,576,640,704,768,832,896,960\nprefetcht0 [rdi + r15 + \\at]\n.endr"
-            "tdpbf16ps tmm1, tmm4, tmm7" ".irp at,0,64,128,192,256,320,384,448\nprefetcht0 [rcx + r15 + \\at]\n.endr"
-            ".irp at,512,576,640,704,768,832,896,960\nprefetcht0 [rcx + r15 + \\at]\n.endr"
+        multiply: [
+            "tdpbf16ps tmm0, tmm4, tmm6" [
+                ".irp at,0,64,128,192,256,320,384,448\nprefetcht0 [rdi + r15 + \\at]\n.endr"
+                ".irp at,512,576,640,704,768,832,896,960\nprefetcht0 [rdi + r15 + \\at]\n.endr"
+            ]
+            "tdpbf16ps tmm1, tmm4, tmm7" [
+                ".irp at,0,64,128,192,256,320,384,448\nprefetcht0 [rcx + r15 + \\at]\n.endr"
+                ".irp at,512,576,640,704,768,832,896,960\nprefetcht0 [rcx + r15 + \\at]\n.endr"
+            ]
         ],
-        ahead: ["prefetcht1 [r13]" "prefetcht1 [r13 + 64]" "add r13, 128"],
         left_on: ["add r8, r11"],
         right_on: ["add rdi, [rax + 64]" "add rcx, [rax + 64]"],
         right_back: ["sub rdi, [rax + 64]" "sub rcx, [rax + 64]"],
@@ -289,12 +289,12 @@ impl Product {
         start: ["tileloadd tmm0, [r10 + r8]"],
         left: ["tileloadd tmm4, [r8 + r10]"],
         right: ["tileloadd tmm6, [rdi + rdx]"],
-        multiply: ["tdpbf16ps tmm0, tmm4, tmm6"],
-        multiply_next: [
-            "tdpbf16ps tmm0, tmm4, tmm6" ".irp at,0,64,128,192,256,320,384,448\nprefetcht0 [rdi + r15 + \\at]\n.endr"
-            ".irp at,512,576,640,704,768,832,896,960\nprefetcht0 [rdi + r15 + \\at]\n.endr"
+        multiply: [
+            "tdpbf16ps tmm0, tmm4, tmm6" [
+                ".irp at,0,64,128,192,256,320,384,448\nprefetcht0 [rdi + r15 + \\at]\n.endr"
+                ".irp at,512,576,640,704,768,832,896,960\nprefetcht0 [rdi + r15 + \\at]\n.endr"
+            ]
         ],
-        ahead: ["prefetcht1 [r13]" "prefetcht1 [r13 + 64]" "add r13, 128"],
         left_on: ["add r8, r11"],
         right_on: ["add rdi, [rax + 64]"],
         right_back: ["sub rdi, [rax + 64]"],

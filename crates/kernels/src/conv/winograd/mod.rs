@@ -21,6 +21,8 @@ pub(super) use weights::Direction;
 
 use super::shape::ConvShape;
 use crate::scratch::LINE;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+use crate::simd::Selected;
 
 /// Outputs of a tile along one axis.
 const TILE: usize = 4;
@@ -54,8 +56,8 @@ pub(super) fn covers(shape: &ConvShape) -> bool {
 
 /// Whether the products of a shape that is covered are formed on the tile unit.
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-pub(super) fn is_on_unit(shape: &ConvShape) -> bool {
-    unit::covers(crate::simd::selected(), shape)
+pub(super) fn is_on_unit(path: Selected, shape: &ConvShape) -> bool {
+    unit::covers(path, shape)
 }
 
 /// The tiles of a batch, numbered image by image and row by row.
