@@ -40,6 +40,7 @@ fn cases() -> Vec<Case> {
         case("several blocks and runs", [9, 16, 16, 32], [32, 32, 3, 3], 1, 1, 1),
         case("more channels than a task", [2, 6, 6, 144], [80, 144, 3, 3], 1, 1, 1),
         case("enough channels for the tile unit's points", [1, 23, 23, 256], [128, 256, 3, 3], 1, 1, 1),
+        case("as many channels as BaseNet has", [1, 8, 8, 512], [512, 512, 3, 3], 1, 1, 1),
         case("few channels, direct", [3, 11, 9, 8], [8, 8, 3, 3], 1, 1, 1),
         case("by two", [2, 15, 14, 24], [40, 24, 3, 3], 2, 1, 1),
         case("stem", [2, 30, 22, 3], [64, 3, 7, 7], 2, 3, 1),
