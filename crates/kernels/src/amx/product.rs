@@ -229,26 +229,26 @@ macro_rules! block {
 
 impl Product {
     block!(two_by_two_of_one two_by_two_of_two two_by_two_of_three,
-        begin: ["tilezero tmm0" "tilezero tmm1" "tilezero tmm2" "tilezero tmm3"],
-        start: [
-            "tileloadd tmm0, [r10 + r8]" "tileloadd tmm1, [r10 + r8 + 64]"
-            "tileloadd tmm2, [r11 + r9]" "tileloadd tmm3, [r11 + r9 + 64]"
-        ],
-        left: ["tileloadd tmm4, [r8 + r10]" "tileloadd tmm5, [r9 + r10]"],
-        right: ["tileloadd tmm6, [rdi + rdx]" "tileloadd tmm7, [rcx + rdx]"],
-        multiply: [
-            "tdpbf16ps tmm0, tmm4, tmm6" [".irp at,0,64,128,192,256,320,384,448\nprefetcht0 [rdi + r15 + \\at]\n.endr"]
-            "tdpbf16ps tmm1, tmm4, tmm7" [".irp at,512,576,640,704,768,832,896,960\nprefetcht0 [rdi + r15 + \\at]\n.endr"]
-            "tdpbf16ps tmm2, tmm5, tmm6" [".irp at,0,64,128,192,256,320,384,448\nprefetcht0 [rcx + r15 + \\at]\n.endr"]
-            "tdpbf16ps tmm3, tmm5, tmm7" [".irp at,512,576,640,704,768,832,896,960\nprefetcht0 [rcx + r15 + \\at]\n.endr"]
-        ],
-        left_on: ["add r8, r11" "add r9, r11"],
-        right_on: ["add rdi, [rax + 64]" "add rcx, [rax + 64]"],
-        right_back: ["sub rdi, [rax + 64]" "sub rcx, [rax + 64]"],
-        end: [
-            "tilestored [r10 + r8], tmm0" "tilestored [r10 + r8 + 64], tmm1"
-            "tilestored [r11 + r9], tmm2" "tilestored [r11 + r9 + 64], tmm3"
-        ]);
+    begin: ["tilezero tmm0" "tilezero tmm1" "tilezero tmm2" "tilezero tmm3"],
+    start: [
+        "tileloadd tmm0, [r10 + r8]" "tileloadd tmm1, [r10 + r8 + 64]"
+        "tileloadd tmm2, [r11 + r9]" "tileloadd tmm3, [r11 + r9 + 64]"
+    ],
+    left: ["tileloadd tmm4, [r8 + r10]" "tileloadd tmm5, [r9 + r10]"],
+    right: ["tileloadd tmm6, [rdi + rdx]" "tileloadd tmm7, [rcx + rdx]"],
+    multiply: [
+        "tdpbf16ps tmm0, tmm4, tmm6" [".irp at,0,64,128,192,256,320,384,448\nprefetcht0 [rdi + r15 + \\at]\n.endr"]
+        "tdpbf16ps tmm1, tmm4, tmm7" [".irp at,512,576,640,704,768,832,896,960\nprefetcht0 [rdi + r15 + \\at]\n.endr"]
+        "tdpbf16ps tmm2, tmm5, tmm6" [".irp at,0,64,128,192,256,320,384,448\nprefetcht0 [rcx + r15 + \\at]\n.endr"]
+        "tdpbf16ps tmm3, tmm5, tmm7" [".irp at,512,576,640,704,768,832,896,960\nprefetcht0 [rcx + r15 + \\at]\n.endr"]
+    ],
+    left_on: ["add r8, r11" "add r9, r11"],
+    right_on: ["add rdi, [rax + 64]" "add rcx, [rax + 64]"],
+    right_back: ["sub rdi, [rax + 64]" "sub rcx, [rax + 64]"],
+    end: [
+        "tilestored [r10 + r8], tmm0" "tilestored [r10 + r8 + 64], tmm1"
+        "tilestored [r11 + r9], tmm2" "tilestored [r11 + r9 + 64], tmm3"
+    ]);
 
     block!(two_by_one_of_one two_by_one_of_two two_by_one_of_three,
         begin: ["tilezero tmm0" "tilezero tmm2"],
