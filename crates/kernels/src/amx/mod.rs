@@ -8,6 +8,8 @@
 //!
 //! The instructions have no stable intrinsics, so the inner loop is assembly.
 
+mod digits;
+pub(crate) mod fixed;
 mod operand;
 mod product;
 mod split;
@@ -35,9 +37,10 @@ fn has_tiles() -> bool {
     /// Intel's manual, volume 2A, CPUID leaf 7: bits of EDX.
     const AMX_BF16: u32 = 1 << 22;
     const AMX_TILE: u32 = 1 << 24;
+    const AMX_INT8: u32 = 1 << 25;
 
-    let features = std::arch::x86_64::__cpuid_count(7, 0).edx;
-    features & AMX_BF16 != 0 && features & AMX_TILE != 0
+    const ALL: u32 = AMX_BF16 | AMX_TILE | AMX_INT8;
+    std::arch::x86_64::__cpuid_count(7, 0).edx & ALL == ALL
 }
 
 /// Tiles are 8 KiB of state per thread, which Linux saves only for processes that have asked

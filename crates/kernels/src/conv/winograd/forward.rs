@@ -92,38 +92,94 @@ impl Work for Block<'_> {
 
     #[inline(always)]
     unsafe fn run<I: InstructionSet>(self) {
-        let (c_in, c_out) = (self.shape.c_in, self.shape.c_out);
-        let padded = c_in.next_multiple_of(super::GAP);
-        let values = Planes::rows(self.block.len(), padded);
+        let c_out = self.shape.c_out;
+        let zeros = Buffer::zeros(self.shape.c_in);
         let products = Planes::rows(self.weights.rows(self.block.len()), Panels::new::<I>(c_out).padded());
-        let zeros = Buffer::zeros(c_in);
-        let (mut transformed, mut sums) = (Buffer::lend(values.len()), Buffer::lend(products.len()));
-        let pixels = Channels { start: self.x.as_ptr(), stride: c_in, count: c_in };
+        let mut sums = Buffer::lend(products.len());
+        match self.weights {
+            // SAFETY: the processor is the caller's.
+            Weights::Vectors(weights) => unsafe { self.in_vectors::<I>(weights, &zeros, (&mut sums, products)) },
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            // SAFETY: as above.
+            Weights::Unit(weights) => unsafe { self.on_unit::<I>(weights, &zeros, (&mut sums, products)) },
+        }
         let bias = self.bias.map_or(std::ptr::null(), <[f32]>::as_ptr);
-        let (out, y) = (transformed.as_mut_ptr(), self.y.start());
-        // SAFETY: `x` and `y` hold the images, the buffers their planes; the outputs of this block are nobody else's;
-        // the processor is the caller's.
+        // SAFETY: the buffer holds its planes, `y` the images; the outputs of this block are nobody else's; the processor is
+        // the caller's.
         unsafe {
-            let block = self.block.clone();
-            transform::inputs::<I::Wide>(pixels, &self.tiles, block.clone(), zeros.as_ptr(), out, values);
-            match self.weights {
-                Weights::Vectors(weights) => {
-                    for point in 0..POINTS {
-                        let (left, out) = (&transformed[point * values.plane..], &mut sums[point * products.plane..]);
-                        self.multiply::<I>(weights, point, (left, values.row), (out, products.row));
-                    }
-                }
-                #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-                Weights::Unit(weights) => {
-                    weights.multiply((&transformed, values), self.block.len(), (&mut sums, products));
-                }
-            }
-            transform::outputs::<I::Wide>(sums.as_ptr(), products, &self.tiles, block, c_out, bias, y);
+            transform::outputs::<I::Wide>(
+                sums.as_ptr(),
+                products,
+                &self.tiles,
+                self.block.clone(),
+                c_out,
+                bias,
+                self.y.start(),
+            );
         }
     }
 }
 
 impl Block<'_> {
+    /// The inputs of some tiles at the points.
+    ///
+    /// # Safety
+    /// The processor has the instruction set.
+    #[inline(always)]
+    unsafe fn transform<I: InstructionSet>(
+        &self,
+        tiles: Range<usize>,
+        zeros: &[f32],
+        (out, planes): (&mut [f32], Planes),
+    ) {
+        let pixels = Channels { start: self.x.as_ptr(), stride: self.shape.c_in, count: self.shape.c_in };
+        // SAFETY: `x` holds the images, and `out` its planes; the processor is the caller's.
+        unsafe { transform::inputs::<I::Wide>(pixels, &self.tiles, tiles, zeros.as_ptr(), out.as_mut_ptr(), planes) }
+    }
+
+    /// # Safety
+    /// The processor has the instruction set.
+    #[inline(always)]
+    unsafe fn in_vectors<I: InstructionSet>(
+        &self,
+        weights: &PackedWeights,
+        zeros: &[f32],
+        (sums, products): (&mut [f32], Planes),
+    ) {
+        let values = Planes::rows(self.block.len(), self.shape.c_in.next_multiple_of(super::GAP));
+        let mut transformed = Buffer::lend(values.len());
+        // SAFETY: the caller's.
+        unsafe { self.transform::<I>(self.block.clone(), zeros, (&mut transformed, values)) };
+        for point in 0..POINTS {
+            let (left, out) = (&transformed[point * values.plane..], &mut sums[point * products.plane..]);
+            // SAFETY: as above; planes have a row per tile.
+            unsafe { self.multiply::<I>(weights, point, (left, values.row), (out, products.row)) };
+        }
+    }
+
+    /// One tile's values at a time: they become operands before they leave the cache.
+    ///
+    /// # Safety
+    /// The processor has the instruction set.
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    #[inline(always)]
+    unsafe fn on_unit<I: InstructionSet>(
+        &self,
+        weights: &unit::Weights,
+        zeros: &[f32],
+        (sums, products): (&mut [f32], Planes),
+    ) {
+        let values = Planes::rows(1, self.shape.c_in);
+        let mut transformed = Buffer::lend(values.len());
+        let mut inputs = unit::Inputs::new(self.block.len(), self.shape.c_in);
+        for (index, tile) in self.block.clone().enumerate() {
+            // SAFETY: the caller's.
+            unsafe { self.transform::<I>(tile..tile + 1, zeros, (&mut transformed, values)) };
+            inputs.put(index, (&transformed, values));
+        }
+        weights.multiply(&inputs, (sums, products));
+    }
+
     /// The product of transformed inputs and weights at one point; matrices come with the distance between their rows.
     ///
     /// A few rows stay in the first-level cache while all weights pass by from the second. What comes next is on its

@@ -1,15 +1,11 @@
 //! From transformed inputs and gradients to the sums over tiles at one point.
 
 use super::super::Planes;
-use super::{Left, NUMBERS, PARTS, STEP, WIDTH};
-use crate::amx::{self, DEPTH, TILE, Tiles};
-use crate::scratch::Buffer;
+use crate::amx::fixed::{Operand, multiply};
+use crate::amx::{DEPTH, TILE, Tiles};
 
 /// Rows of sums whose operand is made at a time: it then stays in the second-level cache while all panels pass by.
 const ROWS: usize = 256;
-
-/// All lanes of a vector.
-const ALL: u16 = u16::MAX;
 
 /// The operands at one point, a row for each of so many tiles.
 pub(in super::super) struct Point<'a> {
@@ -25,67 +21,34 @@ impl Point<'_> {
     pub(in super::super) fn add_to(&self, sums: &mut [f32], stride: usize, accumulate: bool) {
         // SAFETY: whoever comes here has the unit, and nothing else runs on this thread meanwhile.
         let unit = unsafe { Tiles::configure(DEPTH) };
-        let right = self.right();
+        let columns = self.channels[1] / TILE;
+        let mut right = Operand::new(columns, self.tiles);
+        for tile in 0..columns {
+            let (values, planes) = self.gradients;
+            let values = values[planes.channel(tile * TILE)..][..(self.tiles - 1) * planes.row + TILE].as_ptr();
+            // SAFETY: there is a row for every tile; the processor has the unit.
+            unsafe { right.room().fill_columns(tile, (values, planes.row), self.tiles) };
+        }
         for first in (0..self.channels[0]).step_by(ROWS) {
-            let left = self.left(first, ROWS.min(self.channels[0] - first));
-            let panels = (right.as_ptr().cast(), self.channels[1] / WIDTH);
-            let out = sums[first * stride..].as_mut_ptr();
-            // SAFETY: both operands have a step for every 32 tiles; channels fill whole tiles.
-            unsafe { left.multiply(&unit, panels, (out, stride), accumulate) };
-        }
-    }
-
-    fn steps(&self) -> usize {
-        self.tiles.div_ceil(DEPTH)
-    }
-
-    /// Sixteen channels from where they begin in a row, at the tiles of a step.
-    fn rows<const COUNT: usize>(
-        &self,
-        (values, planes): (&[f32], Planes),
-        channel: usize,
-        step: usize,
-    ) -> [*const f32; COUNT] {
-        std::array::from_fn(|index| match step * DEPTH + index {
-            tile if tile < self.tiles => values[tile * planes.row + channel..].as_ptr(),
-            _ => amx::ZEROS.as_ptr(),
-        })
-    }
-
-    /// Some channels of the inputs.
-    fn left(&self, first: usize, count: usize) -> Left {
-        let mut left = Left::new(count, self.steps());
-        for step in 0..self.steps() {
-            for channel in (0..count).step_by(TILE) {
-                let rows = self.rows(self.inputs, first + channel, step);
-                let (part, target) = (left.part(), left.row(step, channel));
-                // SAFETY: rows of planes are whole vectors; the operand has room for whole tiles.
-                unsafe { amx::left_tile::<PARTS>(&rows, ALL, target, part) };
-            }
-        }
-        left
-    }
-
-    /// All channels of the gradients, panel by panel.
-    fn right(&self) -> Buffer {
-        let [_, channels] = self.channels;
-        let mut right = Buffer::lend(channels / WIDTH * self.steps() * STEP / 2);
-        let start = right.as_mut_ptr().cast::<u16>();
-        for step in 0..self.steps() {
-            for channel in (0..channels).step_by(TILE) {
-                let rows = self.rows(self.gradients, self.gradients.1.channel(channel), step);
-                let place = (channel / WIDTH * self.steps() + step) * STEP + channel % WIDTH / TILE * NUMBERS;
+            let rows = ROWS.min(self.channels[0] - first) / TILE;
+            let mut left = Operand::new(rows, self.tiles);
+            for tile in 0..rows {
+                let (values, planes) = self.inputs;
+                let values = values[first + tile * TILE..][..(self.tiles - 1) * planes.row + TILE].as_ptr();
                 // SAFETY: as above.
-                unsafe { amx::right_tile::<PARTS>(&rows, ALL, start.add(place), None, 2 * NUMBERS) };
+                unsafe { left.room().fill_rows(tile, (values, planes.row), self.tiles) };
             }
+            let out = sums[first * stride..].as_mut_ptr();
+            // SAFETY: both operands are filled in the depth of the tiles; channels fill whole tiles.
+            unsafe { multiply(&unit, (&left, 0, rows), (&right, 0, columns), (out, stride), accumulate) };
         }
-        right
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::amx;
 
     /// Numbers without a pattern, in -1..1.
     fn noise(len: usize, seed: u32) -> Vec<f32> {
@@ -105,7 +68,7 @@ mod tests {
         let stride = columns + 16;
         let (mut sums, mut expected) = (vec![f32::NAN; rows * stride], vec![0.0; rows * columns]);
         for (index, tiles) in blocks.into_iter().enumerate() {
-            let (inputs, gradients) = (Planes::rows(tiles, rows), Planes::panels(tiles, columns, WIDTH));
+            let (inputs, gradients) = (Planes::rows(tiles, rows), Planes::panels(tiles, columns, 2 * TILE));
             let (x, dy) = (noise(inputs.plane, index as u32), noise(gradients.plane, 7 + index as u32));
             for (place, sum) in expected.iter_mut().enumerate() {
                 let (row, column) = (place / columns, gradients.channel(place % columns));

@@ -1,0 +1,318 @@
+//! Products of f32 matrices in fixed point: the tile unit multiplies bytes twice as fast as bf16 numbers.
+//!
+//! Numbers that are summed together share a scale, by which the largest of them becomes a whole number of 24 bits: three
+//! digits of base 256, from -128 to 127 (the Ozaki scheme: Ootomo, Ozaki and Yokota 2024, "DGEMM on integer matrix
+//! multiplication unit"). Of the nine products of digits the six highest are formed; their sums are exact. So a sum is
+//! as exact as in f32 unless its values differ in size by much more than they do in a layer: its error is that of the
+//! largest ones, where f32's is each value's own.
+
+use std::arch::asm;
+use std::arch::x86_64::*;
+
+use super::digits::{DIGITS, Peak, quads};
+use super::product::{TILE, Tiles};
+use super::split::transpose_pairs;
+use crate::build::Parts;
+use crate::scratch::Buffer;
+
+/// Values along the shared axis of a step.
+pub(crate) const STEP: usize = 64;
+
+/// Values of a row of a tile: as many bytes make a number of 32 bits.
+const QUAD: usize = 4;
+
+/// Bytes of a tile.
+const TILE_BYTES: usize = TILE * STEP;
+
+/// Bytes of a step in an operand: a tile for each digit.
+const STEP_BYTES: usize = DIGITS * TILE_BYTES;
+
+/// Values along the shared axis at most: the three lowest products of digits are summed in 32 bits.
+pub(crate) const MAX_DEPTH: usize = (i32::MAX as usize) / (DIGITS * 128 * 128) / STEP * STEP;
+
+/// An operand: rows of the left matrix or columns of the right one, sixteen to a tile, step by step.
+pub(crate) struct Operand {
+    digits: Buffer,
+    scales: Buffer,
+    steps: usize,
+}
+
+/// Room in an [`Operand`] for sixteen rows or columns, which workers fill.
+#[derive(Clone, Copy)]
+pub(crate) struct Room {
+    digits: Parts,
+    scales: Parts,
+    steps: usize,
+}
+
+impl Operand {
+    /// Room for so many tiles of rows or columns of `depth` values each, with unspecified contents.
+    pub(crate) fn new(tiles: usize, depth: usize) -> Self {
+        debug_assert!(depth <= MAX_DEPTH);
+        let steps = depth.div_ceil(STEP);
+        let digits = Buffer::lend(tiles * steps * STEP_BYTES / size_of::<f32>());
+        Self { digits, scales: Buffer::lend(tiles * TILE), steps }
+    }
+
+    pub(crate) fn room(&mut self) -> Room {
+        Room { digits: Parts::of(&mut self.digits), scales: Parts::of(&mut self.scales), steps: self.steps }
+    }
+
+    fn tile(&self, tile: usize) -> *const u8 {
+        self.digits[tile * self.steps * STEP_BYTES / size_of::<f32>()..].as_ptr().cast()
+    }
+
+    fn scales(&self, tile: usize) -> &[f32] {
+        &self.scales[tile * TILE..(tile + 1) * TILE]
+    }
+}
+
+// The order of values along the shared axis is the same in both operands, and no other matters: a quad holds those that
+// lie sixteen apart in a step, so that whole vectors become quads.
+impl Room {
+    /// Where the digits of a tile begin.
+    fn tile(self, tile: usize) -> *mut u8 {
+        self.digits.start().cast::<u8>().wrapping_add(tile * self.steps * STEP_BYTES)
+    }
+
+    /// Fills one row or, of a right operand, one column from values that lie side by side; `depth` of them, whole vectors.
+    ///
+    /// # Safety
+    /// The processor has the unit; there are as many values; the row is the caller's alone.
+    #[target_feature(enable = "avx512f")]
+    pub(crate) unsafe fn fill_row(self, row: usize, values: *const f32, depth: usize) {
+        debug_assert!(depth.is_multiple_of(TILE));
+        let (mut peaks, vectors) = ([Peak::none(); QUAD], depth / TILE);
+        for vector in 0..vectors {
+            // SAFETY: the caller's.
+            peaks[vector % QUAD] = peaks[vector % QUAD].with(unsafe { _mm512_loadu_ps(values.add(vector * TILE)) });
+        }
+        let peak = peaks[0].or(peaks[1]).or(peaks[2].or(peaks[3])).of_all_lanes();
+        let (factor, target) = (peak.factor(), self.tile(row / TILE).wrapping_add(row % TILE * STEP));
+        // SAFETY: the caller's.
+        unsafe { self.scales.start().add(row).write(_mm512_cvtss_f32(peak.scale())) };
+        for step in 0..self.steps {
+            let mut quad = [_mm512_setzero_ps(); QUAD];
+            for (index, lanes) in quad.iter_mut().enumerate() {
+                let vector = step * QUAD + index;
+                if vector < vectors {
+                    // SAFETY: the caller's.
+                    *lanes = unsafe { _mm512_loadu_ps(values.add(vector * TILE)) };
+                }
+            }
+            for (digit, bytes) in quads(quad, factor).into_iter().enumerate() {
+                // SAFETY: a row has 64 bytes for each digit.
+                unsafe { store(bytes, target.wrapping_add(step * STEP_BYTES + digit * TILE_BYTES)) };
+            }
+        }
+    }
+
+    /// Fills a tile of columns of a right operand; each value along the shared axis is a vector, `stride` elements apart.
+    ///
+    /// # Safety
+    /// As [`Self::fill_row`], for all of them.
+    #[target_feature(enable = "avx512f")]
+    pub(crate) unsafe fn fill_columns(self, tile: usize, (values, stride): (*const f32, usize), depth: usize) {
+        // SAFETY: the caller's.
+        let factor = unsafe { self.take_scales(tile, (values, stride), depth) };
+        for step in 0..self.steps {
+            let target = self.tile(tile).wrapping_add(step * STEP_BYTES);
+            for row in 0..TILE {
+                // SAFETY: the caller's; a tile has a row for every quad.
+                unsafe {
+                    let quad = rows((values, stride), step * STEP + row, depth);
+                    for (digit, bytes) in quads(quad, factor).into_iter().enumerate() {
+                        store(bytes, target.wrapping_add(digit * TILE_BYTES + row * STEP));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Fills a tile of rows of a left operand from the same.
+    ///
+    /// # Safety
+    /// As [`Self::fill_row`], for all of them.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub(crate) unsafe fn fill_rows(self, tile: usize, (values, stride): (*const f32, usize), depth: usize) {
+        // SAFETY: the caller's.
+        let factor = unsafe { self.take_scales(tile, (values, stride), depth) };
+        for step in 0..self.steps {
+            let target = self.tile(tile).wrapping_add(step * STEP_BYTES);
+            let mut columns = [[_mm512_setzero_si512(); TILE]; DIGITS];
+            for column in 0..TILE {
+                // SAFETY: the caller's.
+                let quad = unsafe { rows((values, stride), step * STEP + column, depth) };
+                for (columns, bytes) in columns.iter_mut().zip(quads(quad, factor)) {
+                    columns[column] = bytes;
+                }
+            }
+            for (digit, columns) in columns.into_iter().enumerate() {
+                // SAFETY: the processor's features are on; a tile has sixteen rows.
+                unsafe {
+                    for (row, bytes) in transpose_pairs(columns).into_iter().enumerate() {
+                        store(bytes, target.wrapping_add(digit * TILE_BYTES + row * STEP));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Finds the scale of each lane, and gives the factors.
+    ///
+    /// # Safety
+    /// As [`Self::fill_columns`].
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn take_scales(self, tile: usize, (values, stride): (*const f32, usize), depth: usize) -> __m512 {
+        let mut peaks = [Peak::none(); QUAD];
+        for index in 0..depth {
+            // SAFETY: the caller's.
+            peaks[index % QUAD] = peaks[index % QUAD].with(unsafe { _mm512_loadu_ps(values.add(index * stride)) });
+        }
+        let peak = peaks[0].or(peaks[1]).or(peaks[2].or(peaks[3]));
+        // SAFETY: an operand has a scale for every lane.
+        unsafe { _mm512_storeu_ps(self.scales.start().add(tile * TILE), peak.scale()) };
+        peak.factor()
+    }
+}
+
+/// The vectors of a quad: sixteen values apart from `first`, zeros beyond `depth`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn rows((values, stride): (*const f32, usize), first: usize, depth: usize) -> [__m512; QUAD] {
+    let mut quad = [_mm512_setzero_ps(); QUAD];
+    for (index, lanes) in quad.iter_mut().enumerate() {
+        let index = first + index * TILE;
+        if index < depth {
+            // SAFETY: the caller vouches for that many.
+            *lanes = unsafe { _mm512_loadu_ps(values.add(index * stride)) };
+        }
+    }
+    quad
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn store(bytes: __m512i, target: *mut u8) {
+    // SAFETY: the caller vouches for the room.
+    unsafe { _mm512_storeu_si512(target.cast(), bytes) }
+}
+
+/// Tiles of sums of digits, highest first.
+#[repr(C, align(64))]
+struct Sums([[i32; TILE]; DIGITS * TILE]);
+
+/// `out = left · right` or, where `accumulate`, added to what is there: for `rows` tiles of the left operand from a first
+/// one on, and `columns` tiles of the right one. Rows of `out` are `stride` elements apart.
+///
+/// # Safety
+/// Both operands are filled, and of the same depth; there is room for whole tiles at `out`, and nobody else touches it.
+pub(crate) unsafe fn multiply(
+    _unit: &Tiles,
+    (left, first_row, rows): (&Operand, usize, usize),
+    (right, first_column, columns): (&Operand, usize, usize),
+    (out, stride): (*mut f32, usize),
+    accumulate: bool,
+) {
+    debug_assert!(left.steps == right.steps && left.steps > 0);
+    let steps = left.steps;
+    let mut sums = Sums([[0; TILE]; DIGITS * TILE]);
+    for column in 0..columns {
+        let panel = right.tile(first_column + column);
+        for row in 0..rows {
+            let next = panel.wrapping_add(steps * (STEP_BYTES + (row * AHEAD).min(STEP_BYTES)));
+            let out = out.wrapping_add(row * TILE * stride + column * TILE);
+            // SAFETY: the caller's.
+            unsafe {
+                sum_digits(left.tile(first_row + row), panel, steps, &mut sums, next);
+                let scales = (left.scales(first_row + row), right.scales(first_column + column));
+                match accumulate {
+                    true => write::<true>(&sums, scales, out, stride),
+                    false => write::<false>(&sums, scales, out, stride),
+                }
+            }
+        }
+    }
+}
+
+/// Bytes of the next panel that a step asks for.
+const AHEAD: usize = 4 * 64;
+
+/// The sums of products of digits of one tile.
+///
+/// # Safety
+/// The tiles are configured whole; both operands have as many steps.
+#[inline]
+unsafe fn sum_digits(left: *const u8, right: *const u8, steps: usize, sums: &mut Sums, ahead: *const u8) {
+    // SAFETY: the caller's; every register used is named.
+    unsafe {
+        asm!(
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            ".p2align 5",
+            "2:",
+            "tileloadd tmm3, [{left} + {row}]",
+            "tileloadd tmm6, [{right} + {row}]",
+            "tdpbssd tmm0, tmm3, tmm6",
+            "tileloadd tmm4, [{left} + {row} + 1024]",
+            "tdpbssd tmm1, tmm4, tmm6",
+            "prefetcht1 [{ahead}]",
+            "prefetcht1 [{ahead} + 64]",
+            "tileloadd tmm5, [{left} + {row} + 2048]",
+            "tdpbssd tmm2, tmm5, tmm6",
+            "tileloadd tmm7, [{right} + {row} + 1024]",
+            "tdpbssd tmm1, tmm3, tmm7",
+            "prefetcht1 [{ahead} + 128]",
+            "prefetcht1 [{ahead} + 192]",
+            "tdpbssd tmm2, tmm4, tmm7",
+            "tileloadd tmm6, [{right} + {row} + 2048]",
+            "tdpbssd tmm2, tmm3, tmm6",
+            "add {left}, 3072",
+            "add {right}, 3072",
+            "add {ahead}, 256",
+            "dec {steps}",
+            "jnz 2b",
+            "tilestored [{sums} + {row}], tmm0",
+            "tilestored [{sums} + {row} + 1024], tmm1",
+            "tilestored [{sums} + {row} + 2048], tmm2",
+            left = inout(reg) left => _,
+            right = inout(reg) right => _,
+            steps = inout(reg) steps => _,
+            ahead = inout(reg) ahead => _,
+            row = in(reg) STEP,
+            sums = in(reg) sums,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        );
+    }
+}
+
+/// Writes one tile of results, and asks for the place of the one below.
+///
+/// # Safety
+/// As [`multiply`].
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn write<const ACCUMULATE: bool>(sums: &Sums, (rows, columns): (&[f32], &[f32]), out: *mut f32, stride: usize) {
+    let digit = _mm512_set1_ps(1.0 / 256.0);
+    // SAFETY: the caller's.
+    unsafe {
+        let columns = _mm512_loadu_ps(columns.as_ptr());
+        for (row, &scale) in rows.iter().enumerate() {
+            let sum = |digit: usize| _mm512_load_si512(sums.0[digit * TILE + row].as_ptr().cast());
+            let low = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum(2)), digit, _mm512_cvtepi32_ps(sum(1)));
+            let value = _mm512_fmadd_ps(low, digit, _mm512_cvtepi32_ps(sum(0)));
+            let value = _mm512_mul_ps(value, _mm512_set1_ps(scale));
+            let target = out.add(row * stride);
+            _mm_prefetch::<_MM_HINT_ET0>(target.wrapping_add(TILE * stride).cast());
+            let value = match ACCUMULATE {
+                true => _mm512_fmadd_ps(value, columns, _mm512_loadu_ps(target)),
+                false => _mm512_mul_ps(value, columns),
+            };
+            _mm512_storeu_ps(target, value);
+        }
+    }
+}
