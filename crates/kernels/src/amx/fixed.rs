@@ -59,7 +59,7 @@ impl Operand {
     }
 
     fn tile(&self, tile: usize) -> *const u8 {
-        self.digits[tile * self.steps * STEP_BYTES / size_of::<f32>()..].as_ptr().cast()
+        self.digits.as_ptr().cast::<u8>().wrapping_add(tile * self.steps * STEP_BYTES)
     }
 
     fn scales(&self, tile: usize) -> &[f32] {
@@ -101,8 +101,12 @@ impl Room {
                 }
             }
             for (digit, bytes) in quads(quad, factor).into_iter().enumerate() {
+                let target = target.wrapping_add(step * STEP_BYTES + digit * TILE_BYTES);
                 // SAFETY: a row has 64 bytes for each digit.
-                unsafe { store(bytes, target.wrapping_add(step * STEP_BYTES + digit * TILE_BYTES)) };
+                unsafe { store(bytes, target) };
+                if row % TILE < TILE - 2 {
+                    _mm_prefetch::<_MM_HINT_ET0>(target.wrapping_add(2 * STEP).cast());
+                }
             }
         }
     }
@@ -222,10 +226,11 @@ pub(crate) unsafe fn multiply(
         let panel = right.tile(first_column + column);
         for row in 0..rows {
             let next = panel.wrapping_add(steps * (STEP_BYTES + (row * AHEAD).min(STEP_BYTES)));
+            let rest = left.tile(first_row + rows).wrapping_add((column * rows + row) * steps * 128);
             let out = out.wrapping_add(row * TILE * stride + column * TILE);
             // SAFETY: the caller's.
             unsafe {
-                sum_digits(left.tile(first_row + row), panel, steps, &mut sums, next);
+                sum_digits(left.tile(first_row + row), panel, steps, &mut sums, next, rest);
                 let scales = (left.scales(first_row + row), right.scales(first_column + column));
                 match accumulate {
                     true => write::<true>(&sums, scales, out, stride),
@@ -244,7 +249,14 @@ const AHEAD: usize = 4 * 64;
 /// # Safety
 /// The tiles are configured whole; both operands have as many steps.
 #[inline]
-unsafe fn sum_digits(left: *const u8, right: *const u8, steps: usize, sums: &mut Sums, ahead: *const u8) {
+unsafe fn sum_digits(
+    left: *const u8,
+    right: *const u8,
+    steps: usize,
+    sums: &mut Sums,
+    ahead: *const u8,
+    rest: *const u8,
+) {
     // SAFETY: the caller's; every register used is named.
     unsafe {
         asm!(
@@ -272,6 +284,9 @@ unsafe fn sum_digits(left: *const u8, right: *const u8, steps: usize, sums: &mut
             "add {left}, 3072",
             "add {right}, 3072",
             "add {ahead}, 256",
+            "prefetcht1 [{rest}]",
+            "prefetcht1 [{rest} + 64]",
+            "add {rest}, 128",
             "dec {steps}",
             "jnz 2b",
             "tilestored [{sums} + {row}], tmm0",
@@ -281,6 +296,7 @@ unsafe fn sum_digits(left: *const u8, right: *const u8, steps: usize, sums: &mut
             right = inout(reg) right => _,
             steps = inout(reg) steps => _,
             ahead = inout(reg) ahead => _,
+            rest = inout(reg) rest => _,
             row = in(reg) STEP,
             sums = in(reg) sums,
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,

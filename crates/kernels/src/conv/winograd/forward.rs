@@ -60,7 +60,9 @@ impl Weights {
             (Self::Vectors(_), 65..=128) => 56,
             (Self::Vectors(_), _) => 84,
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-            (Self::Unit(_), _) => 256,
+            (Self::Unit(_), 0..=256) => 256,
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            (Self::Unit(_), _) => 128,
         };
         let count = tiles.count().max(1);
         let blocks = count.div_ceil(most).next_multiple_of(rayon::current_num_threads().max(1));
@@ -132,9 +134,11 @@ impl Block<'_> {
         zeros: &[f32],
         (out, planes): (&mut [f32], Planes),
     ) {
-        let pixels = Channels { start: self.x.as_ptr(), stride: self.shape.c_in, count: self.shape.c_in };
+        let pixels = Channels::of(self.x, self.shape.c_in);
         // SAFETY: `x` holds the images, and `out` its planes; the processor is the caller's.
-        unsafe { transform::inputs::<I::Wide>(pixels, &self.tiles, tiles, zeros.as_ptr(), out.as_mut_ptr(), planes) }
+        unsafe {
+            transform::inputs::<I::Wide, false>(pixels, &self.tiles, tiles, zeros.as_ptr(), out.as_mut_ptr(), planes)
+        }
     }
 
     /// # Safety

@@ -34,6 +34,9 @@ const POINTS: usize = WINDOW * WINDOW;
 /// not fall on the same sets of the first-level cache.
 const GAP: usize = 16;
 
+/// Elements of transformed values from which they are written past the caches: they would not stay there.
+const STREAMED: usize = 8 * 1024 * 1024;
+
 /// Elements between planes of so many: an odd number of cache lines, so that the same place in all planes, which the
 /// transforms read or write together, is on as many sets as there are.
 fn plane_stride(len: usize) -> usize {

@@ -26,6 +26,13 @@ pub(super) struct Channels {
     pub(super) count: usize,
 }
 
+impl Channels {
+    /// All channels of images.
+    pub(super) fn of(images: &[f32], count: usize) -> Self {
+        Self { start: images.as_ptr(), stride: count, count }
+    }
+}
+
 /// Where the pixels under a tile lie.
 trait Pixels: Copy {
     /// # Safety
@@ -148,13 +155,13 @@ unsafe fn gradient_to_points<V: Vector>(y: [V; TILE]) -> [V; WINDOW] {
     }
 }
 
-/// Transforms the inputs under a block of tiles.
+/// Transforms the inputs under a block of tiles; `STREAM` writes past the caches.
 ///
 /// # Safety
 /// The processor has the vector's instructions; `pixels` covers the images, `zeros` as many values as `pixels` has
 /// channels, and `out` [`Planes::len`] values with rows of whole vectors.
 #[inline(always)]
-pub(super) unsafe fn inputs<V: Vector>(
+pub(super) unsafe fn inputs<V: Vector, const STREAM: bool>(
     pixels: Channels,
     tiles: &Tiles,
     block: Range<usize>,
@@ -171,10 +178,10 @@ pub(super) unsafe fn inputs<V: Vector>(
             if tiles.is_inside(place) {
                 let pixel = tiles.input_pixel(place, 0, 0).unwrap_or(0);
                 let source = Strided::at(pixels, pixel, tiles.input[1]);
-                input_tile::<V, _>(pixels.count, source, out, planes.plane);
+                input_tile::<V, _, STREAM>(pixels.count, source, out, planes.plane);
             } else {
                 let sources = scattered(pixels, zeros, |y, x| tiles.input_pixel(place, y, x));
-                input_tile::<V, _>(pixels.count, Scattered(&sources), out, planes.plane);
+                input_tile::<V, _, STREAM>(pixels.count, Scattered(&sources), out, planes.plane);
             }
         }
     }
@@ -199,22 +206,27 @@ fn ask_for(pixels: Channels, tiles: &Tiles, tile: usize) {
 }
 
 #[inline(always)]
-unsafe fn input_tile<V: Vector, P: Pixels>(channels: usize, source: P, out: *mut f32, plane: usize) {
+unsafe fn input_tile<V: Vector, P: Pixels, const STREAM: bool>(
+    channels: usize,
+    source: P,
+    out: *mut f32,
+    plane: usize,
+) {
     let whole = channels / V::LANES * V::LANES;
     // SAFETY: the caller vouches for the sources and the room.
     unsafe {
         for channel in (0..whole).step_by(V::LANES) {
-            input_vector::<V, P, true>(source, channel, V::LANES, out.add(channel), plane);
+            input_vector::<V, P, true, STREAM>(source, channel, V::LANES, out.add(channel), plane);
         }
         if whole < channels {
-            input_vector::<V, P, false>(source, whole, channels - whole, out.add(whole), plane);
+            input_vector::<V, P, false, STREAM>(source, whole, channels - whole, out.add(whole), plane);
         }
     }
 }
 
 /// `Bᵀ d B` of one vector of channels; rows of points are stored as soon as they are there, to spare registers.
 #[inline(always)]
-unsafe fn input_vector<V: Vector, P: Pixels, const WHOLE: bool>(
+unsafe fn input_vector<V: Vector, P: Pixels, const WHOLE: bool, const STREAM: bool>(
     source: P,
     channel: usize,
     lanes: usize,
@@ -231,7 +243,7 @@ unsafe fn input_vector<V: Vector, P: Pixels, const WHOLE: bool>(
                 let outer = outer.add(load::<V, P, WHOLE>(source, first + 4, x, channel, lanes));
                 *value = load::<V, P, WHOLE>(source, first + 2, x, channel, lanes).neg_mul_add(both, outer);
             }
-            store_points(to_points(values), out.add(row * WINDOW * plane), plane);
+            store_points::<V, STREAM>(to_points(values), out.add(row * WINDOW * plane), plane);
         }
         for (row, square, point) in [(1, 2.0, NEAR), (3, 0.5, FAR)] {
             let (square, point) = (V::splat(square), V::splat(point));
@@ -246,17 +258,22 @@ unsafe fn input_vector<V: Vector, P: Pixels, const WHOLE: bool>(
                 plus[x] = odd.mul_add(point, even);
                 minus[x] = odd.neg_mul_add(point, even);
             }
-            store_points(to_points(plus), out.add(row * WINDOW * plane), plane);
-            store_points(to_points(minus), out.add((row + 1) * WINDOW * plane), plane);
+            store_points::<V, STREAM>(to_points(plus), out.add(row * WINDOW * plane), plane);
+            store_points::<V, STREAM>(to_points(minus), out.add((row + 1) * WINDOW * plane), plane);
         }
     }
 }
 
 #[inline(always)]
-unsafe fn store_points<V: Vector>(values: [V; WINDOW], out: *mut f32, plane: usize) {
+unsafe fn store_points<V: Vector, const STREAM: bool>(values: [V; WINDOW], out: *mut f32, plane: usize) {
     for (column, value) in values.into_iter().enumerate() {
         // SAFETY: the caller vouches for the room.
-        unsafe { value.store(out.add(column * plane)) }
+        unsafe {
+            match STREAM {
+                true => value.stream(out.add(column * plane)),
+                false => value.store(out.add(column * plane)),
+            }
+        }
     }
 }
 
@@ -357,12 +374,12 @@ unsafe fn store_outputs<V: Vector>(
     }
 }
 
-/// Transforms the gradients of a block of tiles' outputs.
+/// Transforms the gradients of a block of tiles' outputs; `STREAM` writes past the caches.
 ///
 /// # Safety
 /// As for [`inputs`].
 #[inline(always)]
-pub(super) unsafe fn gradients<V: Vector>(
+pub(super) unsafe fn gradients<V: Vector, const STREAM: bool>(
     pixels: Channels,
     tiles: &Tiles,
     block: Range<usize>,
@@ -379,34 +396,39 @@ pub(super) unsafe fn gradients<V: Vector>(
             if tiles.is_whole(place) {
                 let first = (place.image * tiles.output[0] + place.row) * tiles.output[1] + place.column;
                 let source = Strided::at(pixels, first, tiles.output[1]);
-                gradient_tile::<V, _>(pixels.count, source, out, planes);
+                gradient_tile::<V, _, STREAM>(pixels.count, source, out, planes);
             } else {
                 let sources = scattered(pixels, zeros, |y, x| tiles.output_pixel(place, y, x));
-                gradient_tile::<V, _>(pixels.count, Scattered(&sources), out, planes);
+                gradient_tile::<V, _, STREAM>(pixels.count, Scattered(&sources), out, planes);
             }
         }
     }
 }
 
 #[inline(always)]
-unsafe fn gradient_tile<V: Vector, P: Pixels>(channels: usize, source: P, out: *mut f32, planes: Planes) {
+unsafe fn gradient_tile<V: Vector, P: Pixels, const STREAM: bool>(
+    channels: usize,
+    source: P,
+    out: *mut f32,
+    planes: Planes,
+) {
     let whole = channels / V::LANES * V::LANES;
     // SAFETY: the caller vouches for the sources and the room.
     unsafe {
         for channel in (0..whole).step_by(V::LANES) {
             let out = out.add(planes.channel(channel));
-            gradient_vector::<V, P, true>(source, channel, V::LANES, out, planes.plane);
+            gradient_vector::<V, P, true, STREAM>(source, channel, V::LANES, out, planes.plane);
         }
         if whole < channels {
             let out = out.add(planes.channel(whole));
-            gradient_vector::<V, P, false>(source, whole, channels - whole, out, planes.plane);
+            gradient_vector::<V, P, false, STREAM>(source, whole, channels - whole, out, planes.plane);
         }
     }
 }
 
 /// `A y Aᵀ` of one vector of channels.
 #[inline(always)]
-unsafe fn gradient_vector<V: Vector, P: Pixels, const WHOLE: bool>(
+unsafe fn gradient_vector<V: Vector, P: Pixels, const WHOLE: bool, const STREAM: bool>(
     source: P,
     channel: usize,
     lanes: usize,
@@ -426,7 +448,7 @@ unsafe fn gradient_vector<V: Vector, P: Pixels, const WHOLE: bool>(
             }
         }
         for (y, row) in rows.into_iter().enumerate() {
-            store_points(gradient_to_points(row), out.add(y * WINDOW * plane), plane);
+            store_points::<V, STREAM>(gradient_to_points(row), out.add(y * WINDOW * plane), plane);
         }
     }
 }

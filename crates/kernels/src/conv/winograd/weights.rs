@@ -5,7 +5,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::transform::{FAR, NEAR};
-use super::{GAP, POINTS, WINDOW, plane_stride};
+use super::{GAP, POINTS, STREAMED, WINDOW, plane_stride};
 use crate::build::Parts;
 use crate::conv::shape::ConvShape;
 use crate::scratch::{Buffer, LINE};
@@ -18,8 +18,6 @@ const TAPS: usize = 3;
 pub(super) const AREA: usize = TAPS * TAPS;
 /// Input channels whose taps are taken together.
 const GROUP: usize = 16;
-/// Elements of transformed weights from which they are written past the caches: they would not stay there.
-const STREAMED: usize = 4 * 1024 * 1024;
 /// Lanes of the widest vector.
 pub(super) const MAX_LANES: usize = 16;
 

@@ -10,7 +10,7 @@ use super::super::transform::{self, Channels};
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 use super::super::unit;
 use super::super::weights::{self, AREA, MAX_LANES};
-use super::super::{GAP, POINTS, Planes, Tiles, plane_stride};
+use super::super::{GAP, POINTS, Planes, STREAMED, Tiles, plane_stride};
 use super::padded;
 use crate::build::{Parts, build_parts};
 use crate::conv::shape::ConvShape;
@@ -117,18 +117,48 @@ impl Work for Part<'_> {
 
     #[inline(always)]
     unsafe fn run<I: InstructionSet>(self) {
-        let Gradient { x, dy, shape, tiles, .. } = self.gradient;
-        let zeros = Buffer::zeros(shape.c_in.max(shape.c_out));
-        let zeros = zeros.as_ptr();
-        // SAFETY: `x` and `dy` hold the images; the rows of these tiles are this task's alone; the processor is the
-        // caller's.
+        let Gradient { x, dy, shape, .. } = self.gradient;
+        let (x, dy) = (Channels::of(x, shape.c_in), Channels::of(dy, shape.c_out));
+        // SAFETY: the processor is the caller's.
         unsafe {
-            let pixels = Channels { start: x.as_ptr(), stride: shape.c_in, count: shape.c_in };
-            let (out, planes) = (self.inputs.0.start().add(self.first * self.inputs.1.row), self.inputs.1);
-            transform::inputs::<I::Wide>(pixels, &tiles, self.part.clone(), zeros, out, planes);
-            let pixels = Channels { start: dy.as_ptr(), stride: shape.c_out, count: shape.c_out };
-            let (out, planes) = (self.gradients.0.start().add(self.first * self.gradients.1.row), self.gradients.1);
-            transform::gradients::<I::Wide>(pixels, &tiles, self.part, zeros, out, planes);
+            match self.inputs.1.len() > STREAMED {
+                true => self.inputs::<I::Wide, true>(x),
+                false => self.inputs::<I::Wide, false>(x),
+            }
+            match self.gradients.1.len() > STREAMED {
+                true => self.gradients::<I::Wide, true>(dy),
+                false => self.gradients::<I::Wide, false>(dy),
+            }
+        }
+        simd::fence_streams();
+    }
+}
+
+// The rows of these tiles are this task's alone.
+impl Part<'_> {
+    /// # Safety
+    /// The processor has the vector's instructions.
+    #[inline(always)]
+    unsafe fn inputs<V: Vector, const STREAM: bool>(&self, x: Channels) {
+        let (zeros, planes) = (Buffer::zeros(x.count), self.inputs.1);
+        // SAFETY: `x` holds the images, and the planes have a row for every tile; the processor is the caller's.
+        unsafe {
+            let out = self.inputs.0.start().add(self.first * planes.row);
+            let tiles = self.part.clone();
+            transform::inputs::<V, STREAM>(x, &self.gradient.tiles, tiles, zeros.as_ptr(), out, planes);
+        }
+    }
+
+    /// # Safety
+    /// The processor has the vector's instructions.
+    #[inline(always)]
+    unsafe fn gradients<V: Vector, const STREAM: bool>(&self, dy: Channels) {
+        let (zeros, planes) = (Buffer::zeros(dy.count), self.gradients.1);
+        // SAFETY: as above.
+        unsafe {
+            let out = self.gradients.0.start().add(self.first * planes.row);
+            let tiles = self.part.clone();
+            transform::gradients::<V, STREAM>(dy, &self.gradient.tiles, tiles, zeros.as_ptr(), out, planes);
         }
     }
 }

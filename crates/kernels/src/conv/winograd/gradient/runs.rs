@@ -74,12 +74,19 @@ impl Task<'_> {
         let (mut x, mut dy) = (Buffer::lend(inputs.len()), Buffer::lend(gradients.len()));
         // SAFETY: `x` and `dy` hold the images, the buffers the planes; the processor is the caller's.
         unsafe {
-            let pixels = Channels { start: self.x.as_ptr(), stride: c_in, count: rows };
+            let pixels = Channels::of(self.x, rows);
             let (block, tiles) = (block.clone(), block.len());
-            transform::inputs::<I::Wide>(pixels, &self.tiles, block.clone(), zeros.as_ptr(), x.as_mut_ptr(), inputs);
-            let pixels = Channels { start: self.dy.as_ptr(), stride: c_out, count: c_out };
+            transform::inputs::<I::Wide, false>(
+                pixels,
+                &self.tiles,
+                block.clone(),
+                zeros.as_ptr(),
+                x.as_mut_ptr(),
+                inputs,
+            );
+            let pixels = Channels::of(self.dy, c_out);
             let out = dy.as_mut_ptr();
-            transform::gradients::<I::Wide>(pixels, &self.tiles, block, zeros.as_ptr(), out, gradients);
+            transform::gradients::<I::Wide, false>(pixels, &self.tiles, block, zeros.as_ptr(), out, gradients);
             self.multiply::<I>((&x, inputs), (&dy, gradients), tiles, sums, stride, begin);
         }
     }

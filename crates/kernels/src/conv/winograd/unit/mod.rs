@@ -16,7 +16,7 @@ use crate::simd::{CpuPath, Selected};
 /// more than making their operands does.
 pub(super) fn covers(path: Selected, shape: &ConvShape) -> bool {
     /// Pairs of channels at least.
-    const PAIRS: usize = 128 * 256;
+    const PAIRS: usize = 64 * 128;
 
     let channels = [shape.c_in, shape.c_out];
     let fill = channels.iter().all(|&channels| channels.is_multiple_of(TILE) && channels <= MAX_DEPTH);
