@@ -82,12 +82,9 @@ impl Room {
     #[target_feature(enable = "avx512f")]
     pub(crate) unsafe fn fill_row(self, row: usize, values: *const f32, depth: usize) {
         debug_assert!(depth.is_multiple_of(TILE));
-        let (mut peaks, vectors) = ([Peak::none(); QUAD], depth / TILE);
-        for vector in 0..vectors {
-            // SAFETY: the caller's.
-            peaks[vector % QUAD] = peaks[vector % QUAD].with(unsafe { _mm512_loadu_ps(values.add(vector * TILE)) });
-        }
-        let peak = peaks[0].or(peaks[1]).or(peaks[2].or(peaks[3])).of_all_lanes();
+        let vectors = depth / TILE;
+        // SAFETY: the caller's.
+        let peak = unsafe { peak((values, TILE), vectors) }.of_all_lanes();
         let (factor, target) = (peak.factor(), self.tile(row / TILE).wrapping_add(row % TILE * STEP));
         // SAFETY: the caller's.
         unsafe { self.scales.start().add(row).write(_mm512_cvtss_f32(peak.scale())) };
@@ -169,16 +166,32 @@ impl Room {
     #[inline]
     #[target_feature(enable = "avx512f")]
     unsafe fn take_scales(self, tile: usize, (values, stride): (*const f32, usize), depth: usize) -> __m512 {
-        let mut peaks = [Peak::none(); QUAD];
-        for index in 0..depth {
-            // SAFETY: the caller's.
-            peaks[index % QUAD] = peaks[index % QUAD].with(unsafe { _mm512_loadu_ps(values.add(index * stride)) });
-        }
-        let peak = peaks[0].or(peaks[1]).or(peaks[2].or(peaks[3]));
+        // SAFETY: the caller's.
+        let peak = unsafe { peak((values, stride), depth) };
         // SAFETY: an operand has a scale for every lane.
         unsafe { _mm512_storeu_ps(self.scales.start().add(tile * TILE), peak.scale()) };
         peak.factor()
     }
+}
+
+/// The largest values of so many vectors, in four chains: one would wait for itself.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn peak((values, stride): (*const f32, usize), count: usize) -> Peak {
+    let mut peaks = [Peak::none(); QUAD];
+    let whole = count / QUAD * QUAD;
+    // SAFETY: the caller vouches for that many.
+    unsafe {
+        for first in (0..whole).step_by(QUAD) {
+            for (index, peak) in peaks.iter_mut().enumerate() {
+                *peak = peak.with(_mm512_loadu_ps(values.add((first + index) * stride)));
+            }
+        }
+        for index in whole..count {
+            peaks[0] = peaks[0].with(_mm512_loadu_ps(values.add(index * stride)));
+        }
+    }
+    peaks[0].or(peaks[1]).or(peaks[2].or(peaks[3]))
 }
 
 /// The vectors of a quad: sixteen values apart from `first`, zeros beyond `depth`.
