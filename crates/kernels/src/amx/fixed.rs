@@ -14,6 +14,7 @@ use super::product::{TILE, Tiles};
 use super::split::transpose_pairs;
 use crate::build::Parts;
 use crate::scratch::Buffer;
+use crate::tile::prefetch;
 
 /// Values along the shared axis of a step.
 pub(crate) const STEP: usize = 64;
@@ -75,56 +76,43 @@ impl Room {
         self.digits.start().cast::<u8>().wrapping_add(tile * self.steps * STEP_BYTES)
     }
 
-    /// Fills one row or, of a right operand, one column from values that lie side by side; `depth` of them, whole vectors.
+    /// Fills one row from its values, whole vectors.
     ///
     /// # Safety
-    /// The processor has the unit; there are as many values; the row is the caller's alone.
+    /// The processor has the unit; the operand has such a row, of that depth, which is the caller's alone.
     #[target_feature(enable = "avx512f")]
-    pub(crate) unsafe fn fill_row(self, row: usize, values: *const f32, depth: usize) {
-        debug_assert!(depth.is_multiple_of(TILE));
-        let vectors = depth / TILE;
-        // SAFETY: the caller's.
-        let peak = unsafe { peak((values, TILE), vectors) }.of_all_lanes();
+    pub(crate) unsafe fn fill_row(self, row: usize, values: &[f32]) {
+        let vectors = values.as_chunks().0;
+        let peak = peak(vectors).of_all_lanes();
         let (factor, target) = (peak.factor(), self.tile(row / TILE).wrapping_add(row % TILE * STEP));
         // SAFETY: the caller's.
         unsafe { self.scales.start().add(row).write(_mm512_cvtss_f32(peak.scale())) };
-        for step in 0..self.steps {
-            let mut quad = [_mm512_setzero_ps(); QUAD];
-            for (index, lanes) in quad.iter_mut().enumerate() {
-                let vector = step * QUAD + index;
-                if vector < vectors {
-                    // SAFETY: the caller's.
-                    *lanes = unsafe { _mm512_loadu_ps(values.add(vector * TILE)) };
-                }
-            }
+        for (step, vectors) in vectors.chunks(QUAD).enumerate() {
+            let quad = quad(vectors, 0, 1);
             for (digit, bytes) in quads(quad, factor).into_iter().enumerate() {
                 let target = target.wrapping_add(step * STEP_BYTES + digit * TILE_BYTES);
                 // SAFETY: a row has 64 bytes for each digit.
                 unsafe { store(bytes, target) };
-                if row % TILE < TILE - 2 {
-                    _mm_prefetch::<_MM_HINT_ET0>(target.wrapping_add(2 * STEP).cast());
-                }
+                prefetch(target.wrapping_add(2 * STEP).cast());
             }
         }
     }
 
-    /// Fills a tile of columns of a right operand; each value along the shared axis is a vector, `stride` elements apart.
+    /// Fills a tile of columns of a right operand; each value along the shared axis is a vector.
     ///
     /// # Safety
     /// As [`Self::fill_row`], for all of them.
     #[target_feature(enable = "avx512f")]
-    pub(crate) unsafe fn fill_columns(self, tile: usize, (values, stride): (*const f32, usize), depth: usize) {
+    pub(crate) unsafe fn fill_columns(self, tile: usize, values: &[f32]) {
+        let vectors = values.as_chunks().0;
         // SAFETY: the caller's.
-        let factor = unsafe { self.take_scales(tile, (values, stride), depth) };
-        for step in 0..self.steps {
+        let factor = unsafe { self.take_scales(tile, vectors) };
+        for (step, vectors) in vectors.chunks(STEP).enumerate() {
             let target = self.tile(tile).wrapping_add(step * STEP_BYTES);
             for row in 0..TILE {
-                // SAFETY: the caller's; a tile has a row for every quad.
-                unsafe {
-                    let quad = rows((values, stride), step * STEP + row, depth);
-                    for (digit, bytes) in quads(quad, factor).into_iter().enumerate() {
-                        store(bytes, target.wrapping_add(digit * TILE_BYTES + row * STEP));
-                    }
+                for (digit, bytes) in quads(quad(vectors, row, TILE), factor).into_iter().enumerate() {
+                    // SAFETY: the caller's; a tile has a row for every quad.
+                    unsafe { store(bytes, target.wrapping_add(digit * TILE_BYTES + row * STEP)) };
                 }
             }
         }
@@ -135,16 +123,15 @@ impl Room {
     /// # Safety
     /// As [`Self::fill_row`], for all of them.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    pub(crate) unsafe fn fill_rows(self, tile: usize, (values, stride): (*const f32, usize), depth: usize) {
+    pub(crate) unsafe fn fill_rows(self, tile: usize, values: &[f32]) {
+        let vectors = values.as_chunks().0;
         // SAFETY: the caller's.
-        let factor = unsafe { self.take_scales(tile, (values, stride), depth) };
-        for step in 0..self.steps {
+        let factor = unsafe { self.take_scales(tile, vectors) };
+        for (step, vectors) in vectors.chunks(STEP).enumerate() {
             let target = self.tile(tile).wrapping_add(step * STEP_BYTES);
             let mut columns = [[_mm512_setzero_si512(); TILE]; DIGITS];
             for column in 0..TILE {
-                // SAFETY: the caller's.
-                let quad = unsafe { rows((values, stride), step * STEP + column, depth) };
-                for (columns, bytes) in columns.iter_mut().zip(quads(quad, factor)) {
+                for (columns, bytes) in columns.iter_mut().zip(quads(quad(vectors, column, TILE), factor)) {
                     columns[column] = bytes;
                 }
             }
@@ -165,45 +152,46 @@ impl Room {
     /// As [`Self::fill_columns`].
     #[inline]
     #[target_feature(enable = "avx512f")]
-    unsafe fn take_scales(self, tile: usize, (values, stride): (*const f32, usize), depth: usize) -> __m512 {
-        // SAFETY: the caller's.
-        let peak = unsafe { peak((values, stride), depth) };
+    unsafe fn take_scales(self, tile: usize, vectors: &[[f32; TILE]]) -> __m512 {
+        let peak = peak(vectors);
         // SAFETY: an operand has a scale for every lane.
         unsafe { _mm512_storeu_ps(self.scales.start().add(tile * TILE), peak.scale()) };
         peak.factor()
     }
 }
 
-/// The largest values of so many vectors, in four chains: one would wait for itself.
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn peak((values, stride): (*const f32, usize), count: usize) -> Peak {
+fn load(values: &[f32; TILE]) -> __m512 {
+    // SAFETY: sixteen values are a vector.
+    unsafe { _mm512_loadu_ps(values.as_ptr()) }
+}
+
+/// The largest value of each lane, looked for in four chains: one would wait for itself.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn peak(vectors: &[[f32; TILE]]) -> Peak {
     let mut peaks = [Peak::none(); QUAD];
-    let whole = count / QUAD * QUAD;
-    // SAFETY: the caller vouches for that many.
-    unsafe {
-        for first in (0..whole).step_by(QUAD) {
-            for (index, peak) in peaks.iter_mut().enumerate() {
-                *peak = peak.with(_mm512_loadu_ps(values.add((first + index) * stride)));
-            }
+    let (whole, rest) = vectors.as_chunks::<QUAD>();
+    for vectors in whole {
+        for (peak, values) in peaks.iter_mut().zip(vectors) {
+            *peak = peak.with(load(values));
         }
-        for index in whole..count {
-            peaks[0] = peaks[0].with(_mm512_loadu_ps(values.add(index * stride)));
-        }
+    }
+    for values in rest {
+        peaks[0] = peaks[0].with(load(values));
     }
     peaks[0].or(peaks[1]).or(peaks[2].or(peaks[3]))
 }
 
-/// The vectors of a quad: sixteen values apart from `first`, zeros beyond `depth`.
+/// The vectors of a quad: four from `first` on, so far apart; zeros beyond the last one.
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn rows((values, stride): (*const f32, usize), first: usize, depth: usize) -> [__m512; QUAD] {
+fn quad(vectors: &[[f32; TILE]], first: usize, apart: usize) -> [__m512; QUAD] {
     let mut quad = [_mm512_setzero_ps(); QUAD];
     for (index, lanes) in quad.iter_mut().enumerate() {
-        let index = first + index * TILE;
-        if index < depth {
-            // SAFETY: the caller vouches for that many.
-            *lanes = unsafe { _mm512_loadu_ps(values.add(index * stride)) };
+        if let Some(values) = vectors.get(first + index * apart) {
+            *lanes = load(values);
         }
     }
     quad
@@ -336,7 +324,7 @@ unsafe fn write<const ACCUMULATE: bool>(sums: &Sums, (rows, columns): (&[f32], &
             let value = _mm512_fmadd_ps(low, digit, _mm512_cvtepi32_ps(sum(0)));
             let value = _mm512_mul_ps(value, _mm512_set1_ps(scale));
             let target = out.add(row * stride);
-            _mm_prefetch::<_MM_HINT_ET0>(target.wrapping_add(TILE * stride).cast());
+            prefetch(target.wrapping_add(TILE * stride));
             let value = match ACCUMULATE {
                 true => _mm512_fmadd_ps(value, columns, _mm512_loadu_ps(target)),
                 false => _mm512_mul_ps(value, columns),

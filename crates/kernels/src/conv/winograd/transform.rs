@@ -178,10 +178,10 @@ pub(super) unsafe fn inputs<V: Vector, const STREAM: bool>(
             if tiles.is_inside(place) {
                 let pixel = tiles.input_pixel(place, 0, 0).unwrap_or(0);
                 let source = Strided::at(pixels, pixel, tiles.input[1]);
-                input_tile::<V, _, STREAM>(pixels.count, source, out, planes.plane);
+                input_tile::<V, _, STREAM>(pixels.count, source, out, planes);
             } else {
                 let sources = scattered(pixels, zeros, |y, x| tiles.input_pixel(place, y, x));
-                input_tile::<V, _, STREAM>(pixels.count, Scattered(&sources), out, planes.plane);
+                input_tile::<V, _, STREAM>(pixels.count, Scattered(&sources), out, planes);
             }
         }
     }
@@ -210,16 +210,18 @@ unsafe fn input_tile<V: Vector, P: Pixels, const STREAM: bool>(
     channels: usize,
     source: P,
     out: *mut f32,
-    plane: usize,
+    planes: Planes,
 ) {
     let whole = channels / V::LANES * V::LANES;
     // SAFETY: the caller vouches for the sources and the room.
     unsafe {
         for channel in (0..whole).step_by(V::LANES) {
-            input_vector::<V, P, true, STREAM>(source, channel, V::LANES, out.add(channel), plane);
+            let out = out.add(planes.channel(channel));
+            input_vector::<V, P, true, STREAM>(source, channel, V::LANES, out, planes.plane);
         }
         if whole < channels {
-            input_vector::<V, P, false, STREAM>(source, whole, channels - whole, out.add(whole), plane);
+            let out = out.add(planes.channel(whole));
+            input_vector::<V, P, false, STREAM>(source, whole, channels - whole, out, planes.plane);
         }
     }
 }

@@ -52,8 +52,7 @@ impl Work for Gradient<'_> {
     unsafe fn run<I: InstructionSet>(self) -> Vec<f32> {
         let (rows, columns) = (self.shape.c_in, padded(self.shape));
         let most = BLOCK.min(self.tiles.count());
-        let inputs = Planes::rows(most, rows.next_multiple_of(GAP));
-        let gradients = Planes::panels(most, columns, 2 * I::Wide::LANES);
+        let [inputs, gradients] = self.planes::<I>(most);
         let row = columns + GAP;
         let stride = plane_stride(rows * row);
         let (mut x, mut dy) = (Buffer::lend(inputs.len()), Buffer::lend(gradients.len()));
@@ -91,6 +90,17 @@ impl Work for Gradient<'_> {
 }
 
 impl Gradient<'_> {
+    /// How the transformed inputs and gradients of so many tiles lie.
+    fn planes<I: InstructionSet>(&self, tiles: usize) -> [Planes; 2] {
+        let (rows, columns) = (self.shape.c_in, padded(self.shape));
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        if unit::covers(self.path, self.shape) {
+            return unit::planes(tiles, [rows, columns]);
+        }
+        let inputs = Planes::rows(tiles, rows.next_multiple_of(GAP));
+        [inputs, Planes::panels(tiles, columns, 2 * I::Wide::LANES)]
+    }
+
     /// Transforms inputs and gradients of a block, a part of the tiles per task.
     fn transform(&self, block: Range<usize>, x: (&mut [f32], Planes), dy: (&mut [f32], Planes)) {
         let (inputs, gradients) = ((Parts::of(x.0), x.1), (Parts::of(dy.0), dy.1));

@@ -7,7 +7,12 @@ use crate::amx::{DEPTH, TILE, Tiles};
 /// Rows of sums whose operand is made at a time: it then stays in the second-level cache while all panels pass by.
 const ROWS: usize = 256;
 
-/// The operands at one point, a row for each of so many tiles.
+/// Planes for inputs and gradients of so many tiles: what becomes a tile of an operand lies together.
+pub(in super::super) fn planes(tiles: usize, channels: [usize; 2]) -> [Planes; 2] {
+    channels.map(|channels| Planes::panels(tiles, channels, TILE))
+}
+
+/// The operands at one point, a row for each of so many tiles, in [`planes`].
 pub(in super::super) struct Point<'a> {
     pub(in super::super) inputs: (&'a [f32], Planes),
     pub(in super::super) gradients: (&'a [f32], Planes),
@@ -24,24 +29,25 @@ impl Point<'_> {
         let columns = self.channels[1] / TILE;
         let mut right = Operand::new(columns, self.tiles);
         for tile in 0..columns {
-            let (values, planes) = self.gradients;
-            let values = values[planes.channel(tile * TILE)..][..(self.tiles - 1) * planes.row + TILE].as_ptr();
-            // SAFETY: there is a row for every tile; the processor has the unit.
-            unsafe { right.room().fill_columns(tile, (values, planes.row), self.tiles) };
+            // SAFETY: the processor has the unit; the operand is this function's.
+            unsafe { right.room().fill_columns(tile, self.panel(self.gradients, tile * TILE)) };
         }
         for first in (0..self.channels[0]).step_by(ROWS) {
             let rows = ROWS.min(self.channels[0] - first) / TILE;
             let mut left = Operand::new(rows, self.tiles);
             for tile in 0..rows {
-                let (values, planes) = self.inputs;
-                let values = values[first + tile * TILE..][..(self.tiles - 1) * planes.row + TILE].as_ptr();
                 // SAFETY: as above.
-                unsafe { left.room().fill_rows(tile, (values, planes.row), self.tiles) };
+                unsafe { left.room().fill_rows(tile, self.panel(self.inputs, first + tile * TILE)) };
             }
             let out = sums[first * stride..].as_mut_ptr();
             // SAFETY: both operands are filled in the depth of the tiles; channels fill whole tiles.
             unsafe { multiply(&unit, (&left, 0, rows), (&right, 0, columns), (out, stride), accumulate) };
         }
+    }
+
+    /// Sixteen channels of all tiles.
+    fn panel<'a>(&self, (values, planes): (&'a [f32], Planes), channel: usize) -> &'a [f32] {
+        &values[planes.channel(channel)..][..self.tiles * TILE]
     }
 }
 
@@ -68,12 +74,13 @@ mod tests {
         let stride = columns + 16;
         let (mut sums, mut expected) = (vec![f32::NAN; rows * stride], vec![0.0; rows * columns]);
         for (index, tiles) in blocks.into_iter().enumerate() {
-            let (inputs, gradients) = (Planes::rows(tiles, rows), Planes::panels(tiles, columns, 2 * TILE));
+            let [inputs, gradients] = planes(tiles, [rows, columns]);
             let (x, dy) = (noise(inputs.plane, index as u32), noise(gradients.plane, 7 + index as u32));
             for (place, sum) in expected.iter_mut().enumerate() {
                 let (row, column) = (place / columns, gradients.channel(place % columns));
-                let product =
-                    |tile: usize| f64::from(x[tile * inputs.row + row]) * f64::from(dy[tile * gradients.row + column]);
+                let product = |tile: usize| {
+                    f64::from(x[tile * inputs.row + inputs.channel(row)]) * f64::from(dy[tile * gradients.row + column])
+                };
                 *sum += (0..tiles).map(product).sum::<f64>();
             }
             let point = Point { inputs: (&x, inputs), gradients: (&dy, gradients), tiles, channels: [rows, columns] };

@@ -4,7 +4,7 @@
 mod gradient;
 mod weights;
 
-pub(super) use gradient::Point;
+pub(super) use gradient::{Point, planes};
 pub(super) use weights::{Inputs, Weights};
 
 use crate::amx::TILE;

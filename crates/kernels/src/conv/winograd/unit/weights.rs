@@ -64,8 +64,8 @@ impl Inputs {
         let room = self.operand.room();
         for point in 0..POINTS {
             let values = &values[point * planes.plane..][..self.channels];
-            // SAFETY: whoever comes here has the unit.
-            unsafe { room.fill_row(point * self.rows + tile, values.as_ptr(), self.channels) };
+            // SAFETY: whoever comes here has the unit; the operand is this one's.
+            unsafe { room.fill_row(point * self.rows + tile, values) };
         }
     }
 }
@@ -96,9 +96,9 @@ impl Work for PackPanel<'_> {
             }
         }
         for point in 0..POINTS {
-            let tile = point * self.panels + self.panel;
+            let (tile, values) = (point * self.panels + self.panel, &values[point * stride..][..depth * TILE]);
             // SAFETY: the processor has the unit; each panel is one task's.
-            unsafe { self.room.fill_columns(tile, (values[point * stride..].as_ptr(), TILE), depth) };
+            unsafe { self.room.fill_columns(tile, values) };
         }
     }
 }
