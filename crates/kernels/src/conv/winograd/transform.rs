@@ -217,11 +217,11 @@ unsafe fn input_tile<V: Vector, P: Pixels, const STREAM: bool>(
     unsafe {
         for channel in (0..whole).step_by(V::LANES) {
             let out = out.add(planes.channel(channel));
-            input_vector::<V, P, true, STREAM>(source, channel, V::LANES, out, planes.plane);
+            input_vector::<V, P, true, STREAM>(source, channel, V::LANES, out, planes);
         }
         if whole < channels {
             let out = out.add(planes.channel(whole));
-            input_vector::<V, P, false, STREAM>(source, whole, channels - whole, out, planes.plane);
+            input_vector::<V, P, false, STREAM>(source, whole, channels - whole, out, planes);
         }
     }
 }
@@ -233,7 +233,7 @@ unsafe fn input_vector<V: Vector, P: Pixels, const WHOLE: bool, const STREAM: bo
     channel: usize,
     lanes: usize,
     out: *mut f32,
-    plane: usize,
+    planes: Planes,
 ) {
     // SAFETY: the caller vouches for the sources and the room.
     unsafe {
@@ -245,7 +245,7 @@ unsafe fn input_vector<V: Vector, P: Pixels, const WHOLE: bool, const STREAM: bo
                 let outer = outer.add(load::<V, P, WHOLE>(source, first + 4, x, channel, lanes));
                 *value = load::<V, P, WHOLE>(source, first + 2, x, channel, lanes).neg_mul_add(both, outer);
             }
-            store_points::<V, STREAM>(to_points(values), out.add(row * WINDOW * plane), plane);
+            store_points::<V, STREAM>(to_points(values), out.add(row * WINDOW * planes.plane), planes);
         }
         for (row, square, point) in [(1, 2.0, NEAR), (3, 0.5, FAR)] {
             let (square, point) = (V::splat(square), V::splat(point));
@@ -260,20 +260,24 @@ unsafe fn input_vector<V: Vector, P: Pixels, const WHOLE: bool, const STREAM: bo
                 plus[x] = odd.mul_add(point, even);
                 minus[x] = odd.neg_mul_add(point, even);
             }
-            store_points::<V, STREAM>(to_points(plus), out.add(row * WINDOW * plane), plane);
-            store_points::<V, STREAM>(to_points(minus), out.add((row + 1) * WINDOW * plane), plane);
+            store_points::<V, STREAM>(to_points(plus), out.add(row * WINDOW * planes.plane), planes);
+            store_points::<V, STREAM>(to_points(minus), out.add((row + 1) * WINDOW * planes.plane), planes);
         }
     }
 }
 
 #[inline(always)]
-unsafe fn store_points<V: Vector, const STREAM: bool>(values: [V; WINDOW], out: *mut f32, plane: usize) {
+unsafe fn store_points<V: Vector, const STREAM: bool>(values: [V; WINDOW], out: *mut f32, planes: Planes) {
     for (column, value) in values.into_iter().enumerate() {
         // SAFETY: the caller vouches for the room.
         unsafe {
-            match STREAM {
-                true => value.stream(out.add(column * plane)),
-                false => value.store(out.add(column * plane)),
+            let out = out.add(column * planes.plane);
+            if STREAM {
+                value.stream(out);
+            } else {
+                value.store(out);
+                // The next tile's.
+                prefetch(out.wrapping_add(planes.row));
             }
         }
     }
@@ -419,11 +423,11 @@ unsafe fn gradient_tile<V: Vector, P: Pixels, const STREAM: bool>(
     unsafe {
         for channel in (0..whole).step_by(V::LANES) {
             let out = out.add(planes.channel(channel));
-            gradient_vector::<V, P, true, STREAM>(source, channel, V::LANES, out, planes.plane);
+            gradient_vector::<V, P, true, STREAM>(source, channel, V::LANES, out, planes);
         }
         if whole < channels {
             let out = out.add(planes.channel(whole));
-            gradient_vector::<V, P, false, STREAM>(source, whole, channels - whole, out, planes.plane);
+            gradient_vector::<V, P, false, STREAM>(source, whole, channels - whole, out, planes);
         }
     }
 }
@@ -435,7 +439,7 @@ unsafe fn gradient_vector<V: Vector, P: Pixels, const WHOLE: bool, const STREAM:
     channel: usize,
     lanes: usize,
     out: *mut f32,
-    plane: usize,
+    planes: Planes,
 ) {
     // SAFETY: the caller vouches for the sources and the room.
     unsafe {
@@ -450,7 +454,7 @@ unsafe fn gradient_vector<V: Vector, P: Pixels, const WHOLE: bool, const STREAM:
             }
         }
         for (y, row) in rows.into_iter().enumerate() {
-            store_points::<V, STREAM>(gradient_to_points(row), out.add(y * WINDOW * plane), plane);
+            store_points::<V, STREAM>(gradient_to_points(row), out.add(y * WINDOW * planes.plane), planes);
         }
     }
 }
