@@ -204,60 +204,90 @@ unsafe fn store(bytes: __m512i, target: *mut u8) {
     unsafe { _mm512_storeu_si512(target.cast(), bytes) }
 }
 
-/// Tiles of sums of digits, highest first.
-#[repr(C, align(64))]
-struct Sums([[i32; TILE]; DIGITS * TILE]);
+/// Where the results of a product go: rows of whole tiles, `stride` elements apart.
+#[derive(Clone, Copy)]
+pub(crate) struct Results {
+    pub(crate) start: *mut f32,
+    pub(crate) stride: usize,
+    pub(crate) writing: Writing,
+}
 
-/// `out = left · right` or, where `accumulate`, added to what is there: for `rows` tiles of the left operand from a first
-/// one on, and `columns` tiles of the right one. Rows of `out` are `stride` elements apart.
+/// How results are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Writing {
+    Store,
+    /// Past the caches, where they would not stay; rows begin on cache lines.
+    Stream,
+    /// Added to what is there.
+    Add,
+}
+
+impl Results {
+    /// Those of a tile.
+    fn tile(self, row: usize, column: usize) -> Self {
+        Self { start: self.start.wrapping_add(row * TILE * self.stride + column * TILE), ..self }
+    }
+}
+
+/// `results = left · right` for `rows` tiles of the left operand from a first one on, and `columns` of the right one.
+///
+/// A tile of columns stays in the first-level cache while all rows pass by from the second. The next one is on its way to
+/// that meanwhile, and so are the rows that follow these.
 ///
 /// # Safety
-/// Both operands are filled, and of the same depth; there is room for whole tiles at `out`, and nobody else touches it.
+/// Both operands are filled, and of the same depth; there is room for the results, and nobody else touches it. Those that
+/// are streamed are [fenced](crate::simd::fence_streams) by the caller.
 pub(crate) unsafe fn multiply(
     _unit: &Tiles,
     (left, first_row, rows): (&Operand, usize, usize),
     (right, first_column, columns): (&Operand, usize, usize),
-    (out, stride): (*mut f32, usize),
-    accumulate: bool,
+    results: Results,
 ) {
     debug_assert!(left.steps == right.steps && left.steps > 0);
     let steps = left.steps;
     let mut sums = Sums([[0; TILE]; DIGITS * TILE]);
+    let rest = left.tile(first_row + rows);
     for column in 0..columns {
         let panel = right.tile(first_column + column);
         for row in 0..rows {
-            let next = panel.wrapping_add(steps * (STEP_BYTES + (row * AHEAD).min(STEP_BYTES)));
-            let rest = left.tile(first_row + rows).wrapping_add((column * rows + row) * steps * 128);
-            let out = out.wrapping_add(row * TILE * stride + column * TILE);
+            let next = steps * (STEP_BYTES + (row * Ahead::RIGHT).min(STEP_BYTES));
+            let ahead = Ahead {
+                right: panel.wrapping_add(next),
+                left: rest.wrapping_add((column * rows + row) * steps * Ahead::LEFT),
+            };
             // SAFETY: the caller's.
             unsafe {
-                sum_digits(left.tile(first_row + row), panel, steps, &mut sums, next, rest);
+                sum_digits(left.tile(first_row + row), panel, steps, &mut sums, ahead);
                 let scales = (left.scales(first_row + row), right.scales(first_column + column));
-                match accumulate {
-                    true => write::<true>(&sums, scales, out, stride),
-                    false => write::<false>(&sums, scales, out, stride),
-                }
+                write(&sums, scales, results.tile(row, column));
             }
         }
     }
 }
 
-/// Bytes of the next panel that a step asks for.
-const AHEAD: usize = 4 * 64;
+/// Memory that later products need, asked for meanwhile; it may lie anywhere.
+struct Ahead {
+    right: *const u8,
+    left: *const u8,
+}
+
+impl Ahead {
+    /// Bytes of the right operand that a step asks for.
+    const RIGHT: usize = 4 * 64;
+    /// Of the left one.
+    const LEFT: usize = 2 * 64;
+}
+
+/// Tiles of sums of digits, highest first.
+#[repr(C, align(64))]
+struct Sums([[i32; TILE]; DIGITS * TILE]);
 
 /// The sums of products of digits of one tile.
 ///
 /// # Safety
-/// The tiles are configured whole; both operands have as many steps.
+/// The tiles are configured whole; both operands have as many steps, one at least.
 #[inline]
-unsafe fn sum_digits(
-    left: *const u8,
-    right: *const u8,
-    steps: usize,
-    sums: &mut Sums,
-    ahead: *const u8,
-    rest: *const u8,
-) {
+unsafe fn sum_digits(left: *const u8, right: *const u8, steps: usize, sums: &mut Sums, ahead: Ahead) {
     // SAFETY: the caller's; every register used is named.
     unsafe {
         asm!(
@@ -271,23 +301,23 @@ unsafe fn sum_digits(
             "tdpbssd tmm0, tmm3, tmm6",
             "tileloadd tmm4, [{left} + {row} + 1024]",
             "tdpbssd tmm1, tmm4, tmm6",
-            "prefetcht1 [{ahead}]",
-            "prefetcht1 [{ahead} + 64]",
+            "prefetcht1 [{right_ahead}]",
+            "prefetcht1 [{right_ahead} + 64]",
             "tileloadd tmm5, [{left} + {row} + 2048]",
             "tdpbssd tmm2, tmm5, tmm6",
             "tileloadd tmm7, [{right} + {row} + 1024]",
             "tdpbssd tmm1, tmm3, tmm7",
-            "prefetcht1 [{ahead} + 128]",
-            "prefetcht1 [{ahead} + 192]",
+            "prefetcht1 [{right_ahead} + 128]",
+            "prefetcht1 [{right_ahead} + 192]",
             "tdpbssd tmm2, tmm4, tmm7",
             "tileloadd tmm6, [{right} + {row} + 2048]",
             "tdpbssd tmm2, tmm3, tmm6",
+            "prefetcht1 [{left_ahead}]",
+            "prefetcht1 [{left_ahead} + 64]",
             "add {left}, 3072",
             "add {right}, 3072",
-            "add {ahead}, 256",
-            "prefetcht1 [{rest}]",
-            "prefetcht1 [{rest} + 64]",
-            "add {rest}, 128",
+            "add {right_ahead}, 256",
+            "add {left_ahead}, 128",
             "dec {steps}",
             "jnz 2b",
             "tilestored [{sums} + {row}], tmm0",
@@ -296,8 +326,8 @@ unsafe fn sum_digits(
             left = inout(reg) left => _,
             right = inout(reg) right => _,
             steps = inout(reg) steps => _,
-            ahead = inout(reg) ahead => _,
-            rest = inout(reg) rest => _,
+            right_ahead = inout(reg) ahead.right => _,
+            left_ahead = inout(reg) ahead.left => _,
             row = in(reg) STEP,
             sums = in(reg) sums,
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
@@ -307,13 +337,16 @@ unsafe fn sum_digits(
     }
 }
 
+// The assembly above counts in these.
+const _: () = assert!(STEP_BYTES == 3072 && TILE_BYTES == 1024 && Ahead::RIGHT == 256 && Ahead::LEFT == 128);
+
 /// Writes one tile of results, and asks for the place of the one below.
 ///
 /// # Safety
 /// As [`multiply`].
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn write<const ACCUMULATE: bool>(sums: &Sums, (rows, columns): (&[f32], &[f32]), out: *mut f32, stride: usize) {
+unsafe fn write(sums: &Sums, (rows, columns): (&[f32], &[f32]), results: Results) {
     let digit = _mm512_set1_ps(1.0 / 256.0);
     // SAFETY: the caller's.
     unsafe {
@@ -323,13 +356,15 @@ unsafe fn write<const ACCUMULATE: bool>(sums: &Sums, (rows, columns): (&[f32], &
             let low = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum(2)), digit, _mm512_cvtepi32_ps(sum(1)));
             let value = _mm512_fmadd_ps(low, digit, _mm512_cvtepi32_ps(sum(0)));
             let value = _mm512_mul_ps(value, _mm512_set1_ps(scale));
-            let target = out.add(row * stride);
-            prefetch(target.wrapping_add(TILE * stride));
-            let value = match ACCUMULATE {
-                true => _mm512_fmadd_ps(value, columns, _mm512_loadu_ps(target)),
-                false => _mm512_mul_ps(value, columns),
-            };
-            _mm512_storeu_ps(target, value);
+            let target = results.start.wrapping_add(row * results.stride);
+            if results.writing != Writing::Stream {
+                prefetch(target.wrapping_add(TILE * results.stride));
+            }
+            match results.writing {
+                Writing::Store => _mm512_storeu_ps(target, _mm512_mul_ps(value, columns)),
+                Writing::Stream => _mm512_stream_ps(target, _mm512_mul_ps(value, columns)),
+                Writing::Add => _mm512_storeu_ps(target, _mm512_fmadd_ps(value, columns, _mm512_loadu_ps(target))),
+            }
         }
     }
 }

@@ -63,19 +63,10 @@ impl Work for Gradient<'_> {
         for start in (0..self.tiles.count()).step_by(BLOCK) {
             let block = start..self.tiles.count().min(start + BLOCK);
             self.transform(block.clone(), (&mut x, inputs), (&mut dy, gradients));
+            let operands = [(&x[..], inputs), (&dy[..], gradients)];
             sums.par_chunks_mut(stride).enumerate().with_max_len(1).for_each(|(point, sums)| {
-                let begin = if start == 0 { Start::Zero } else { Start::Destination };
-                let (left, right) = (&x[point * inputs.plane..], &dy[point * gradients.plane..]);
-                #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-                if unit::covers(self.path, self.shape) {
-                    let (inputs, gradients) = ((left, inputs), (right, gradients));
-                    let point = unit::Point { inputs, gradients, tiles: block.len(), channels: [rows, columns] };
-                    return point.add_to(sums, row, start > 0);
-                }
-                simd::run(
-                    self.path,
-                    Point { left, inputs, right, gradients, tiles: block.len(), rows, columns, sums, row, begin },
-                );
+                let operands = operands.map(|(values, planes)| (&values[point * planes.plane..], planes));
+                self.multiply(operands, block.len(), (sums, row), start == 0);
             });
         }
         let (sums, len) = (&sums[..], self.shape.c_out * rows * AREA);
@@ -99,6 +90,29 @@ impl Gradient<'_> {
         }
         let inputs = Planes::rows(tiles, rows.next_multiple_of(GAP));
         [inputs, Planes::panels(tiles, columns, 2 * I::Wide::LANES)]
+    }
+
+    /// The product at one point, to be added to what is there unless it is the first.
+    fn multiply(
+        &self,
+        [inputs, gradients]: [(&[f32], Planes); 2],
+        tiles: usize,
+        (sums, row): (&mut [f32], usize),
+        first: bool,
+    ) {
+        let (rows, columns) = (self.shape.c_in, padded(self.shape));
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        if unit::covers(self.path, self.shape) {
+            let writing = match first {
+                true if POINTS * sums.len() > STREAMED => unit::Writing::Stream,
+                true => unit::Writing::Store,
+                false => unit::Writing::Add,
+            };
+            return unit::Point { inputs, gradients, tiles, channels: [rows, columns] }.multiply(sums, row, writing);
+        }
+        let begin = if first { Start::Zero } else { Start::Destination };
+        let ((left, inputs), (right, gradients)) = (inputs, gradients);
+        simd::run(self.path, Point { left, inputs, right, gradients, tiles, rows, columns, sums, row, begin });
     }
 
     /// Transforms inputs and gradients of a block, a part of the tiles per task.

@@ -1,8 +1,9 @@
 //! From transformed inputs and gradients to the sums over tiles at one point.
 
 use super::super::Planes;
-use crate::amx::fixed::{Operand, multiply};
+use crate::amx::fixed::{Operand, Results, Writing, multiply};
 use crate::amx::{DEPTH, TILE, Tiles};
+use crate::simd;
 
 /// Rows of sums whose operand is made at a time: it then stays in the second-level cache while all panels pass by.
 const ROWS: usize = 256;
@@ -23,7 +24,7 @@ pub(in super::super) struct Point<'a> {
 
 impl Point<'_> {
     /// `sums (+)= inputsᵀ · gradients`; rows of `sums` are `stride` elements apart. Only where [`super::covers`] holds.
-    pub(in super::super) fn add_to(&self, sums: &mut [f32], stride: usize, accumulate: bool) {
+    pub(in super::super) fn multiply(&self, sums: &mut [f32], stride: usize, writing: Writing) {
         // SAFETY: whoever comes here has the unit, and nothing else runs on this thread meanwhile.
         let unit = unsafe { Tiles::configure(DEPTH) };
         let columns = self.channels[1] / TILE;
@@ -39,9 +40,12 @@ impl Point<'_> {
                 // SAFETY: as above.
                 unsafe { left.room().fill_rows(tile, self.panel(self.inputs, first + tile * TILE)) };
             }
-            let out = sums[first * stride..].as_mut_ptr();
+            let results = Results { start: sums[first * stride..].as_mut_ptr(), stride, writing };
             // SAFETY: both operands are filled in the depth of the tiles; channels fill whole tiles.
-            unsafe { multiply(&unit, (&left, 0, rows), (&right, 0, columns), (out, stride), accumulate) };
+            unsafe { multiply(&unit, (&left, 0, rows), (&right, 0, columns), results) };
+        }
+        if writing == Writing::Stream {
+            simd::fence_streams();
         }
     }
 
@@ -84,7 +88,7 @@ mod tests {
                 *sum += (0..tiles).map(product).sum::<f64>();
             }
             let point = Point { inputs: (&x, inputs), gradients: (&dy, gradients), tiles, channels: [rows, columns] };
-            point.add_to(&mut sums, stride, index > 0);
+            point.multiply(&mut sums, stride, if index == 0 { Writing::Store } else { Writing::Add });
         }
         let largest = expected.iter().fold(0.0, |largest: f64, value| largest.max(value.abs()));
         for (place, expected) in expected.into_iter().enumerate() {

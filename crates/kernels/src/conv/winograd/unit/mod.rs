@@ -7,6 +7,8 @@ mod weights;
 pub(super) use gradient::{Point, planes};
 pub(super) use weights::{Inputs, Weights};
 
+pub(super) use crate::amx::fixed::Writing;
+
 use crate::amx::TILE;
 use crate::amx::fixed::MAX_DEPTH;
 use crate::conv::shape::ConvShape;

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::super::weights::{Parameter, groups, to_points};
 use super::super::{GAP, POINTS, Planes, plane_stride};
 use super::rows;
-use crate::amx::fixed::{Operand, Room, multiply};
+use crate::amx::fixed::{Operand, Results, Room, Writing, multiply};
 use crate::amx::{DEPTH, TILE, Tiles};
 use crate::scratch::Buffer;
 use crate::simd::{self, InstructionSet, Selected, Vector, Work};
@@ -45,9 +45,10 @@ impl Weights {
         for point in 0..POINTS {
             let left = (&inputs.operand, point * tiles, tiles);
             let right = (&self.operand, point * self.panels, self.panels);
-            let out = sums[point * outputs.plane..].as_mut_ptr();
+            let start = sums[point * outputs.plane..].as_mut_ptr();
+            let results = Results { start, stride: outputs.row, writing: Writing::Store };
             // SAFETY: both are filled, in the depth of the channels; the caller vouches for the room.
-            unsafe { multiply(&unit, left, right, (out, outputs.row), false) };
+            unsafe { multiply(&unit, left, right, results) };
         }
     }
 }
