@@ -83,36 +83,38 @@ impl Room {
     #[target_feature(enable = "avx512f")]
     pub(crate) unsafe fn fill_row(self, row: usize, values: &[f32]) {
         let vectors = values.as_chunks().0;
-        let peak = peak(vectors).of_all_lanes();
-        let (factor, target) = (peak.factor(), self.tile(row / TILE).wrapping_add(row % TILE * STEP));
-        // SAFETY: the caller's.
-        unsafe { self.scales.start().add(row).write(_mm512_cvtss_f32(peak.scale())) };
-        for (step, vectors) in vectors.chunks(QUAD).enumerate() {
-            let quad = quad(vectors, 0, 1);
-            for (digit, bytes) in quads(quad, factor).into_iter().enumerate() {
-                let target = target.wrapping_add(step * STEP_BYTES + digit * TILE_BYTES);
-                // SAFETY: a row has 64 bytes for each digit.
-                unsafe { store(bytes, target) };
-                prefetch(target.wrapping_add(2 * STEP).cast());
+        let target = self.tile(row / TILE).wrapping_add(row % TILE * STEP);
+        // SAFETY: the caller's; a row has 64 bytes for each digit.
+        unsafe {
+            let peak = peak(vectors).of_all_lanes();
+            let factor = peak.factor();
+            self.scales.start().add(row).write(_mm512_cvtss_f32(peak.scale()));
+            for step in 0..self.steps {
+                for (digit, bytes) in quads(quad(vectors, step * QUAD, 1), factor).into_iter().enumerate() {
+                    let target = target.wrapping_add(step * STEP_BYTES + digit * TILE_BYTES);
+                    store(bytes, target);
+                    prefetch(target.wrapping_add(2 * STEP).cast());
+                }
             }
         }
     }
 
-    /// Fills a tile of columns of a right operand; each value along the shared axis is a vector.
+    /// Fills a tile of columns of a right operand.
     ///
     /// # Safety
-    /// As [`Self::fill_row`], for all of them.
+    /// As [`Self::fill_row`], for all of them; the axis is as long as the operand is deep, and its vectors can be read.
     #[target_feature(enable = "avx512f")]
-    pub(crate) unsafe fn fill_columns(self, tile: usize, values: &[f32]) {
-        let vectors = values.as_chunks().0;
-        // SAFETY: the caller's.
-        let factor = unsafe { self.take_scales(tile, vectors) };
-        for (step, vectors) in vectors.chunks(STEP).enumerate() {
-            let target = self.tile(tile).wrapping_add(step * STEP_BYTES);
-            for row in 0..TILE {
-                for (digit, bytes) in quads(quad(vectors, row, TILE), factor).into_iter().enumerate() {
-                    // SAFETY: the caller's; a tile has a row for every quad.
-                    unsafe { store(bytes, target.wrapping_add(digit * TILE_BYTES + row * STEP)) };
+    pub(crate) unsafe fn fill_columns(self, tile: usize, axis: impl Axis) {
+        // SAFETY: the caller's; a tile has a row for every quad.
+        unsafe {
+            let factor = self.take_scales(tile, axis);
+            for step in 0..self.steps {
+                let target = self.tile(tile).wrapping_add(step * STEP_BYTES);
+                for row in 0..TILE {
+                    let quad = quad(axis, step * STEP + row, TILE);
+                    for (digit, bytes) in quads(quad, factor).into_iter().enumerate() {
+                        store(bytes, target.wrapping_add(digit * TILE_BYTES + row * STEP));
+                    }
                 }
             }
         }
@@ -121,23 +123,22 @@ impl Room {
     /// Fills a tile of rows of a left operand from the same.
     ///
     /// # Safety
-    /// As [`Self::fill_row`], for all of them.
+    /// As [`Self::fill_columns`].
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    pub(crate) unsafe fn fill_rows(self, tile: usize, values: &[f32]) {
-        let vectors = values.as_chunks().0;
-        // SAFETY: the caller's.
-        let factor = unsafe { self.take_scales(tile, vectors) };
-        for (step, vectors) in vectors.chunks(STEP).enumerate() {
-            let target = self.tile(tile).wrapping_add(step * STEP_BYTES);
-            let mut columns = [[_mm512_setzero_si512(); TILE]; DIGITS];
-            for column in 0..TILE {
-                for (columns, bytes) in columns.iter_mut().zip(quads(quad(vectors, column, TILE), factor)) {
-                    columns[column] = bytes;
+    pub(crate) unsafe fn fill_rows(self, tile: usize, axis: impl Axis) {
+        // SAFETY: the caller's; a tile has sixteen rows.
+        unsafe {
+            let factor = self.take_scales(tile, axis);
+            for step in 0..self.steps {
+                let target = self.tile(tile).wrapping_add(step * STEP_BYTES);
+                let mut columns = [[_mm512_setzero_si512(); TILE]; DIGITS];
+                for column in 0..TILE {
+                    let quad = quad(axis, step * STEP + column, TILE);
+                    for (columns, bytes) in columns.iter_mut().zip(quads(quad, factor)) {
+                        columns[column] = bytes;
+                    }
                 }
-            }
-            for (digit, columns) in columns.into_iter().enumerate() {
-                // SAFETY: the processor's features are on; a tile has sixteen rows.
-                unsafe {
+                for (digit, columns) in columns.into_iter().enumerate() {
                     for (row, bytes) in transpose_pairs(columns).into_iter().enumerate() {
                         store(bytes, target.wrapping_add(digit * TILE_BYTES + row * STEP));
                     }
@@ -152,46 +153,92 @@ impl Room {
     /// As [`Self::fill_columns`].
     #[inline]
     #[target_feature(enable = "avx512f")]
-    unsafe fn take_scales(self, tile: usize, vectors: &[[f32; TILE]]) -> __m512 {
-        let peak = peak(vectors);
-        // SAFETY: an operand has a scale for every lane.
-        unsafe { _mm512_storeu_ps(self.scales.start().add(tile * TILE), peak.scale()) };
-        peak.factor()
+    unsafe fn take_scales(self, tile: usize, axis: impl Axis) -> __m512 {
+        // SAFETY: the caller's; an operand has a scale for every lane.
+        unsafe {
+            let peak = peak(axis);
+            _mm512_storeu_ps(self.scales.start().add(tile * TILE), peak.scale());
+            peak.factor()
+        }
     }
 }
 
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn load(values: &[f32; TILE]) -> __m512 {
-    // SAFETY: sixteen values are a vector.
-    unsafe { _mm512_loadu_ps(values.as_ptr()) }
+/// The shared axis of sixteen rows or columns: a vector for each of its values.
+pub(crate) trait Axis: Copy {
+    fn len(self) -> usize;
+
+    /// Where a vector lies.
+    fn at(self, index: usize) -> *const f32;
+}
+
+/// Vectors side by side.
+impl Axis for &[[f32; TILE]] {
+    #[inline(always)]
+    fn len(self) -> usize {
+        <[_]>::len(self)
+    }
+
+    #[inline(always)]
+    fn at(self, index: usize) -> *const f32 {
+        self[index].as_ptr()
+    }
+}
+
+/// Sixteen channels, from `first` on, of pixels that lie anywhere.
+#[derive(Clone, Copy)]
+pub(crate) struct Pixels<'a> {
+    pub(crate) pixels: &'a [*const f32],
+    pub(crate) first: usize,
+}
+
+impl Axis for Pixels<'_> {
+    #[inline(always)]
+    fn len(self) -> usize {
+        self.pixels.len()
+    }
+
+    #[inline(always)]
+    fn at(self, index: usize) -> *const f32 {
+        self.pixels[index].wrapping_add(self.first)
+    }
 }
 
 /// The largest value of each lane, looked for in four chains: one would wait for itself.
+///
+/// # Safety
+/// The vectors can be read.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn peak(vectors: &[[f32; TILE]]) -> Peak {
+unsafe fn peak(axis: impl Axis) -> Peak {
     let mut peaks = [Peak::none(); QUAD];
-    let (whole, rest) = vectors.as_chunks::<QUAD>();
-    for vectors in whole {
-        for (peak, values) in peaks.iter_mut().zip(vectors) {
-            *peak = peak.with(load(values));
+    let whole = axis.len() / QUAD * QUAD;
+    // SAFETY: the caller's.
+    unsafe {
+        for first in (0..whole).step_by(QUAD) {
+            for (index, peak) in peaks.iter_mut().enumerate() {
+                *peak = peak.with(_mm512_loadu_ps(axis.at(first + index)));
+            }
         }
-    }
-    for values in rest {
-        peaks[0] = peaks[0].with(load(values));
+        for index in whole..axis.len() {
+            peaks[0] = peaks[0].with(_mm512_loadu_ps(axis.at(index)));
+        }
     }
     peaks[0].or(peaks[1]).or(peaks[2].or(peaks[3]))
 }
 
 /// The vectors of a quad: four from `first` on, so far apart; zeros beyond the last one.
+///
+/// # Safety
+/// The vectors can be read.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn quad(vectors: &[[f32; TILE]], first: usize, apart: usize) -> [__m512; QUAD] {
+unsafe fn quad(axis: impl Axis, first: usize, apart: usize) -> [__m512; QUAD] {
     let mut quad = [_mm512_setzero_ps(); QUAD];
     for (index, lanes) in quad.iter_mut().enumerate() {
-        if let Some(values) = vectors.get(first + index * apart) {
-            *lanes = load(values);
+        let index = first + index * apart;
+        if index < axis.len() {
+            // SAFETY: the caller's.
+            *lanes = unsafe { _mm512_loadu_ps(axis.at(index)) };
         }
     }
     quad

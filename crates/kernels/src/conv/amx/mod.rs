@@ -1,6 +1,7 @@
 //! Convolution on the tile unit (see [`crate::amx`]): a product of taps on padded copies of pixels in parts, for each of
 //! the three passes.
 
+mod fixed;
 mod forward;
 mod gradient;
 mod grid;
@@ -89,6 +90,9 @@ impl Unit {
 
     /// Gradient of the weights, OIHW.
     pub(super) fn weight_gradient(self, x: &[f32], dy: &[f32], shape: &ConvShape) -> Vec<f32> {
+        if self == Self::ThreeParts && fixed::covers(shape) {
+            return fixed::weight_gradient(x, dy, shape);
+        }
         let run = |x: &[f32], shape: &ConvShape| match self {
             Self::OnePart => gradient::weight_gradient::<1>(x, dy, shape),
             Self::TwoParts => gradient::weight_gradient::<2>(x, dy, shape),

@@ -50,8 +50,8 @@ impl Point<'_> {
     }
 
     /// Sixteen channels of all tiles.
-    fn panel<'a>(&self, (values, planes): (&'a [f32], Planes), channel: usize) -> &'a [f32] {
-        &values[planes.channel(channel)..][..self.tiles * TILE]
+    fn panel<'a>(&self, (values, planes): (&'a [f32], Planes), channel: usize) -> &'a [[f32; TILE]] {
+        values[planes.channel(channel)..][..self.tiles * TILE].as_chunks().0
     }
 }
 

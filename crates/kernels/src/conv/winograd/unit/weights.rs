@@ -99,7 +99,7 @@ impl Work for PackPanel<'_> {
         for point in 0..POINTS {
             let (tile, values) = (point * self.panels + self.panel, &values[point * stride..][..depth * TILE]);
             // SAFETY: the processor has the unit; each panel is one task's.
-            unsafe { self.room.fill_columns(tile, values) };
+            unsafe { self.room.fill_columns(tile, values.as_chunks().0) };
         }
     }
 }
