@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::amx::fixed::{Operand, Pixels, Results, Writing, multiply};
+use crate::amx::fixed::{Operand, Pixels, Results, Room, Writing, multiply};
 use crate::amx::{DEPTH, TILE, Tiles};
 use crate::build::Parts;
 use crate::conv::shape::ConvShape;
@@ -67,7 +67,8 @@ impl Work<'_> {
     fn own(&self, blocks: &[Range<usize>]) -> Vec<f32> {
         let mut sums = vec![0.0; self.len()];
         for (index, block) in blocks.iter().enumerate() {
-            let gradients = self.gradients(block);
+            let mut gradients = self.room_for_gradients(block);
+            self.fill_gradients(gradients.room(), block);
             for tap in 0..self.shape.taps() {
                 self.add(&gradients, block, tap, 0..self.shape.c_in / TILE, Parts::of(&mut sums), index == 0);
             }
@@ -84,7 +85,10 @@ impl Work<'_> {
         let tasks: Vec<_> = groups.flat_map(|group| (0..taps).map(move |tap| (tap, group.clone()))).collect();
         let target = Parts::of(&mut sums);
         for (index, blocks) in blocks.chunks(SHARED_BLOCKS).enumerate() {
-            let gradients: Vec<_> = blocks.par_iter().with_max_len(1).map(|block| self.gradients(block)).collect();
+            // This thread's memory, and given back to it.
+            let mut gradients: Vec<_> = blocks.iter().map(|block| self.room_for_gradients(block)).collect();
+            let rooms: Vec<_> = gradients.iter_mut().map(Operand::room).zip(blocks).collect();
+            rooms.into_par_iter().with_max_len(1).for_each(|(room, block)| self.fill_gradients(room, block));
             tasks.par_iter().with_max_len(1).for_each(|(tap, tiles)| {
                 for (place, (gradients, block)) in gradients.iter().zip(blocks).enumerate() {
                     self.add(gradients, block, *tap, tiles.clone(), target, index + place == 0);
@@ -94,18 +98,20 @@ impl Work<'_> {
         sums
     }
 
-    /// A block's gradients.
-    fn gradients(&self, block: &Range<usize>) -> Operand {
+    fn room_for_gradients(&self, block: &Range<usize>) -> Operand {
+        Operand::new(self.shape.c_out / TILE, block.len())
+    }
+
+    /// Fills the operand of a block's gradients.
+    fn fill_gradients(&self, room: Room, block: &Range<usize>) {
         let pixels: Vec<*const f32> = self.dy[block.start * self.shape.c_out..block.end * self.shape.c_out]
             .chunks_exact(self.shape.c_out)
             .map(<[f32]>::as_ptr)
             .collect();
-        let mut operand = Operand::new(self.shape.c_out / TILE, block.len());
         for tile in 0..self.shape.c_out / TILE {
-            // SAFETY: whoever comes here has the unit; every pixel has these channels.
-            unsafe { operand.room().fill_rows(tile, Pixels { pixels: &pixels, first: tile * TILE }) };
+            // SAFETY: whoever comes here has the unit; every pixel has these channels; each block is filled once.
+            unsafe { room.fill_rows(tile, Pixels { pixels: &pixels, first: tile * TILE }) };
         }
-        operand
     }
 
     /// Adds a block to the sums of some tiles of inputs at a tap, or begins them with it.

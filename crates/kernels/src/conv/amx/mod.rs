@@ -15,7 +15,7 @@ use super::shape::ConvShape;
 use super::window::Window;
 use super::{pointwise, winograd};
 use crate::amx::TILE;
-use crate::simd::{self, CpuPath, Selected};
+use crate::simd::{self, CpuPath};
 
 /// Outputs of a batch at most, all channels counted as one, if Winograd's algorithm has a say.
 const FEW: usize = 512;
@@ -34,33 +34,28 @@ impl Unit {
     /// Six products are too many against Winograd's algorithm, but where there are so few outputs that the transform of
     /// the weights costs more than they do.
     pub(super) fn of(shape: &ConvShape) -> Option<Self> {
-        Self::with_channels(simd::selected(), shape, shape.c_in, FEW)
+        Self::with_channels(shape, shape.c_in)
     }
 
     /// As [`Unit::of`], for the gradient of the weights, whose copies are large beside a small window of few channels.
     pub(super) fn of_weight_gradient(shape: &ConvShape) -> Option<Self> {
         /// Inputs of an output at least.
         const LEAST: usize = 144;
-        /// [`FEW`] where Winograd's products are formed on the unit: here no weights are transformed.
-        const FEWER: usize = 320;
 
-        let path = simd::selected();
-        let few = if winograd::is_on_unit(path, shape) { FEWER } else { FEW };
-        Self::with_channels(path, shape, source::channels(shape), few)
+        Self::with_channels(shape, source::channels(shape))
             .filter(|_| (shape.depth() >= LEAST || shape.kernel == [1, 1]) && shape.c_out > 8)
     }
 
-    /// Of a convolution whose pixels have so many channels; `few` outputs are better off here than with Winograd's
-    /// algorithm.
-    fn with_channels(path: Selected, shape: &ConvShape, inputs: usize, few: usize) -> Option<Self> {
+    /// Of a convolution whose pixels have so many channels.
+    fn with_channels(shape: &ConvShape, inputs: usize) -> Option<Self> {
         /// Channels at least: fewer leave tiles empty.
         const CHANNELS: usize = 16;
 
-        let (unit, is_best) = match path.path() {
+        let (unit, is_best) = match simd::selected().path() {
             CpuPath::AmxBf16 => (Self::OnePart, true),
             CpuPath::AmxShort => (Self::TwoParts, true),
             CpuPath::Amx => {
-                let are_few = shape.images * shape.output_pixels() <= few;
+                let are_few = shape.images * shape.output_pixels() <= FEW;
                 (Self::ThreeParts, (are_few || !winograd::covers(shape)) && inputs.min(shape.c_out) >= CHANNELS)
             }
             _ => return None,

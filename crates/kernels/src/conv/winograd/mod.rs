@@ -21,8 +21,6 @@ pub(super) use weights::Direction;
 
 use super::shape::ConvShape;
 use crate::scratch::LINE;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-use crate::simd::Selected;
 
 /// Outputs of a tile along one axis.
 const TILE: usize = 4;
@@ -55,12 +53,6 @@ pub(super) fn covers(shape: &ConvShape) -> bool {
         && dense
         && shape.c_in.min(shape.c_out) >= MIN_CHANNELS
         && 2 * shape.output_pixels() >= tiles.rows * tiles.columns * TILE * TILE
-}
-
-/// Whether the products of a shape that is covered are formed on the tile unit.
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-pub(super) fn is_on_unit(path: Selected, shape: &ConvShape) -> bool {
-    unit::covers(path, shape)
 }
 
 /// The tiles of a batch, numbered image by image and row by row.
