@@ -251,11 +251,13 @@ unsafe fn store(bytes: __m512i, target: *mut u8) {
     unsafe { _mm512_storeu_si512(target.cast(), bytes) }
 }
 
-/// Where the results of a product go: rows of whole tiles, `stride` elements apart.
+/// Where the results of a product go: rows `stride` elements apart.
 #[derive(Clone, Copy)]
 pub(crate) struct Results {
     pub(crate) start: *mut f32,
     pub(crate) stride: usize,
+    /// Rows that there are: those of the last tile beyond them are not written.
+    pub(crate) rows: usize,
     pub(crate) writing: Writing,
 }
 
@@ -272,7 +274,8 @@ pub(crate) enum Writing {
 impl Results {
     /// Those of a tile.
     fn tile(self, row: usize, column: usize) -> Self {
-        Self { start: self.start.wrapping_add(row * TILE * self.stride + column * TILE), ..self }
+        let start = self.start.wrapping_add(row * TILE * self.stride + column * TILE);
+        Self { start, rows: self.rows.saturating_sub(row * TILE), ..self }
     }
 }
 
@@ -398,7 +401,7 @@ unsafe fn write(sums: &Sums, (rows, columns): (&[f32], &[f32]), results: Results
     // SAFETY: the caller's.
     unsafe {
         let columns = _mm512_loadu_ps(columns.as_ptr());
-        for (row, &scale) in rows.iter().enumerate() {
+        for (row, &scale) in rows.iter().enumerate().take(results.rows) {
             let sum = |digit: usize| _mm512_load_si512(sums.0[digit * TILE + row].as_ptr().cast());
             let low = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum(2)), digit, _mm512_cvtepi32_ps(sum(1)));
             let value = _mm512_fmadd_ps(low, digit, _mm512_cvtepi32_ps(sum(0)));

@@ -65,14 +65,25 @@ impl Unit {
 
     /// `y = x ∗ w + bias`.
     pub(super) fn forward(self, x: &[f32], w: &[f32], bias: Option<&[f32]>, shape: &ConvShape) -> Vec<f32> {
-        let run = |x: &[f32], shape: &ConvShape| self.run(&Pass::forward(shape), x, w, bias, &[Window::forward(shape)]);
+        let run = |x: &[f32], shape: &ConvShape| match bias {
+            None if self.is_fixed(shape) => fixed::forward(x, w, shape),
+            _ => self.run(&Pass::forward(shape), x, w, bias, &[Window::forward(shape)]),
+        };
         if pointwise::covers(shape) { pointwise::gathered(x, shape, run) } else { run(x, shape) }
     }
 
     /// Gradient of the input.
     pub(super) fn input_gradient(self, dy: &[f32], w: &[f32], shape: &ConvShape) -> Vec<f32> {
-        let run = |shape: &ConvShape| self.run(&Pass::backward(shape), dy, w, None, &Window::backward(shape));
+        let run = |shape: &ConvShape| match self.is_fixed(shape) {
+            true => fixed::input_gradient(dy, w, shape),
+            false => self.run(&Pass::backward(shape), dy, w, None, &Window::backward(shape)),
+        };
         if pointwise::covers(shape) { pointwise::spread(shape, run) } else { run(shape) }
+    }
+
+    /// Whether a window of one pixel that moves by one is best in fixed point.
+    fn is_fixed(self, shape: &ConvShape) -> bool {
+        self == Self::ThreeParts && shape.is_pointwise() && fixed::covers(shape)
     }
 
     fn run(self, pass: &Pass, source: &[f32], w: &[f32], bias: Option<&[f32]>, windows: &[Window]) -> Vec<f32> {

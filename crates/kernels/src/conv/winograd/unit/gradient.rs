@@ -40,7 +40,8 @@ impl Point<'_> {
                 // SAFETY: as above.
                 unsafe { left.room().fill_rows(tile, self.panel(self.inputs, first + tile * TILE)) };
             }
-            let results = Results { start: sums[first * stride..].as_mut_ptr(), stride, writing };
+            let start = sums[first * stride..].as_mut_ptr();
+            let results = Results { start, stride, rows: rows * TILE, writing };
             // SAFETY: both operands are filled in the depth of the tiles; channels fill whole tiles.
             unsafe { multiply(&unit, (&left, 0, rows), (&right, 0, columns), results) };
         }

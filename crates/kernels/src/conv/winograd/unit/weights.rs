@@ -46,7 +46,7 @@ impl Weights {
             let left = (&inputs.operand, point * tiles, tiles);
             let right = (&self.operand, point * self.panels, self.panels);
             let start = sums[point * outputs.plane..].as_mut_ptr();
-            let results = Results { start, stride: outputs.row, writing: Writing::Store };
+            let results = Results { start, stride: outputs.row, rows: inputs.rows, writing: Writing::Store };
             // SAFETY: both are filled, in the depth of the channels; the caller vouches for the room.
             unsafe { multiply(&unit, left, right, results) };
         }

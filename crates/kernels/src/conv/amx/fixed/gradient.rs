@@ -1,5 +1,5 @@
-//! The gradient of the weights in fixed point (see [`crate::amx::fixed`]): for each tap the product of the output's
-//! gradients, a row for each channel, and the pixels that the tap reads.
+//! The gradient of the weights: for each tap the product of the output's gradients, a row for each channel, and the
+//! pixels that the tap reads.
 
 use std::ops::Range;
 
@@ -27,16 +27,11 @@ const ROWS: usize = 16;
 /// Tasks for each thread, about, where threads share the sums. No sum depends on it.
 const TASKS_PER_THREAD: usize = 4;
 
-/// Whether the channels fill whole tiles.
-pub(super) fn covers(shape: &ConvShape) -> bool {
-    shape.c_in.is_multiple_of(TILE) && shape.c_out.is_multiple_of(TILE)
-}
-
 /// Gradient of the weights, OIHW.
 ///
 /// Where they are few, fixed runs of blocks have sums of their own, which are added in order; else threads share the
 /// sums among them.
-pub(super) fn weight_gradient(x: &[f32], dy: &[f32], shape: &ConvShape) -> Vec<f32> {
+pub(in super::super) fn weight_gradient(x: &[f32], dy: &[f32], shape: &ConvShape) -> Vec<f32> {
     let pixels = shape.images * shape.output_pixels();
     let blocks: Vec<Range<usize>> = (0..pixels).step_by(BLOCK).map(|first| first..pixels.min(first + BLOCK)).collect();
     let zeros = Buffer::zeros(shape.c_in);
@@ -134,10 +129,11 @@ impl Work<'_> {
         // SAFETY: as above, and nothing else runs on this thread meanwhile.
         let unit = unsafe { Tiles::configure(DEPTH) };
         let start = sums.start().wrapping_add(tap * c_out * c_in + tiles.start * TILE);
-        let results = Results { start, stride: c_in, writing: if is_first { Writing::Store } else { Writing::Add } };
+        let writing = if is_first { Writing::Store } else { Writing::Add };
         for first in (0..c_out / TILE).step_by(ROWS) {
             let rows = ROWS.min(c_out / TILE - first);
-            let results = Results { start: start.wrapping_add(first * TILE * c_in), ..results };
+            let start = start.wrapping_add(first * TILE * c_in);
+            let results = Results { start, stride: c_in, rows: rows * TILE, writing };
             // SAFETY: both operands are filled; tasks share no sums.
             unsafe { multiply(&unit, (gradients, first, rows), (&inputs, 0, tiles.len()), results) };
         }

@@ -1,0 +1,92 @@
+//! A window of one pixel that moves by one: the product of all pixels and the weights.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use crate::amx::fixed::{Operand, Pixels, Results, Room, Writing, multiply};
+use crate::amx::{DEPTH, TILE, Tiles};
+use crate::build::{Parts, build_parts};
+use crate::conv::shape::ConvShape;
+use crate::scratch::Buffer;
+
+/// Values of the pixels of a task, about: as operands they stay in the second-level cache.
+const BLOCK: usize = 128 * 1024;
+
+/// Pixels of a task at most.
+const MOST_PIXELS: usize = 256;
+
+/// `y = x · wᵀ`.
+pub(in super::super) fn forward(x: &[f32], w: &[f32], shape: &ConvShape) -> Vec<f32> {
+    let (inputs, outputs) = (shape.c_in, shape.c_out);
+    let weights = weights(inputs, outputs, |tile, room| {
+        // Sixteen outputs' rows become columns.
+        let mut columns = Buffer::lend(inputs * TILE);
+        let rows = &w[tile * TILE * inputs..][..TILE * inputs];
+        for (input, column) in columns.chunks_exact_mut(TILE).enumerate() {
+            column.iter_mut().zip(rows[input..].iter().step_by(inputs)).for_each(|(target, value)| *target = *value);
+        }
+        // SAFETY: whoever comes here has the unit; each tile is one task's.
+        unsafe { room.fill_columns(tile, columns.as_chunks().0) };
+    });
+    Product { source: x, weights, depth: inputs, columns: outputs }.of_all_pixels()
+}
+
+/// `dx = dy · w`.
+pub(in super::super) fn input_gradient(dy: &[f32], w: &[f32], shape: &ConvShape) -> Vec<f32> {
+    let (inputs, outputs) = (shape.c_in, shape.c_out);
+    let weights = weights(outputs, inputs, |tile, room| {
+        let pixels: Vec<*const f32> = w.chunks_exact(inputs).map(<[f32]>::as_ptr).collect();
+        // SAFETY: whoever comes here has the unit; a row has these inputs; each tile is one task's.
+        unsafe { room.fill_columns(tile, Pixels { pixels: &pixels, first: tile * TILE }) };
+    });
+    Product { source: dy, weights, depth: outputs, columns: inputs }.of_all_pixels()
+}
+
+/// The weights as right operand, tile by tile.
+fn weights(depth: usize, columns: usize, fill: impl Fn(usize, Room) + Sync) -> Operand {
+    let mut operand = Operand::new(columns / TILE, depth);
+    let room = operand.room();
+    (0..columns / TILE).into_par_iter().for_each(|tile| fill(tile, room));
+    operand
+}
+
+/// A product of pixels, a row of `depth` values each, and weights.
+struct Product<'a> {
+    source: &'a [f32],
+    weights: Operand,
+    depth: usize,
+    columns: usize,
+}
+
+impl Product<'_> {
+    fn of_all_pixels(&self) -> Vec<f32> {
+        let pixels = self.source.len() / self.depth;
+        let most = (BLOCK / self.depth).clamp(TILE, MOST_PIXELS);
+        // No sum depends on it, so the blocks may be evened out over the threads.
+        let blocks = pixels.div_ceil(most).next_multiple_of(rayon::current_num_threads().max(1));
+        let block = pixels.div_ceil(blocks.max(1)).max(1).next_multiple_of(TILE);
+        // SAFETY: every pixel lies in one block.
+        unsafe {
+            build_parts(pixels * self.columns, pixels.div_ceil(block), |index, results| {
+                self.of(index * block..pixels.min((index + 1) * block), results);
+            })
+        }
+    }
+
+    fn of(&self, pixels: Range<usize>, results: Parts) {
+        let (tiles, depth) = (pixels.len().div_ceil(TILE), self.depth);
+        let mut operand = Operand::new(tiles, depth);
+        let values = &self.source[pixels.start * depth..pixels.end * depth];
+        for (row, values) in values.chunks_exact(depth).enumerate() {
+            // SAFETY: whoever comes here has the unit; the operand is this task's.
+            unsafe { operand.room().fill_row(row, values) };
+        }
+        // SAFETY: as above, and nothing else runs on this thread meanwhile.
+        let unit = unsafe { Tiles::configure(DEPTH) };
+        let start = results.start().wrapping_add(pixels.start * self.columns);
+        let results = Results { start, stride: self.columns, rows: pixels.len(), writing: Writing::Store };
+        // SAFETY: both operands are filled in this depth; the pixels are this task's.
+        unsafe { multiply(&unit, (&operand, 0, tiles), (&self.weights, 0, self.columns / TILE), results) };
+    }
+}
