@@ -10,6 +10,7 @@ mod support;
 
 use candle_core::Var;
 use support::{noise, tensor, values};
+use taper_kernels::reference::Array;
 use taper_kernels::{ConvGeometry, CpuPath, backward, conv2d, cpu_path, reference, set_cpu_path};
 
 /// Largest error as a share of the largest value: of Winograd in f32 and of products of bf16 halves, the direct sums in f32
@@ -23,11 +24,32 @@ struct Case {
     x: [usize; 4],
     w: [usize; 4],
     geometry: ConvGeometry,
+    /// Whether inputs differ in size by four orders of magnitude, and their weights the other way round.
+    is_uneven: bool,
+}
+
+impl Case {
+    /// Images and weights.
+    fn operands(&self) -> (Array, Array) {
+        let (mut x, mut w) = (noise(&self.x, 1), noise(&self.w, 2));
+        if self.is_uneven {
+            let (inputs, taps) = (self.w[1], self.w[2] * self.w[3]);
+            let size = |input: usize| 10f64.powi((input * 7 % 5) as i32 - 2);
+            x.values.iter_mut().enumerate().for_each(|(place, value)| *value *= size(place % inputs));
+            w.values.iter_mut().enumerate().for_each(|(place, value)| *value /= size(place / taps % inputs));
+        }
+        (x, w)
+    }
+}
+
+/// The same with inputs of different sizes.
+fn uneven(case: Case) -> Case {
+    Case { is_uneven: true, ..case }
 }
 
 fn case(name: &'static str, x: [usize; 4], w: [usize; 4], stride: usize, padding: usize, groups: usize) -> Case {
     let geometry = ConvGeometry { stride: [stride; 2], padding: [padding; 2], dilation: [1; 2], groups };
-    Case { name, x, w, geometry }
+    Case { name, x, w, geometry, is_uneven: false }
 }
 
 fn cases() -> Vec<Case> {
@@ -52,6 +74,8 @@ fn cases() -> Vec<Case> {
         case("window of one row", [2, 9, 30, 16], [32, 16, 1, 5], 1, 0, 1),
         case("more outputs than a panel", [1, 7, 7, 192], [272, 192, 1, 1], 1, 0, 1),
         case("few outputs of many weights", [4, 14, 14, 256], [176, 256, 3, 3], 2, 1, 1),
+        uneven(case("inputs of different sizes", [1, 24, 24, 128], [128, 128, 3, 3], 1, 1, 1)),
+        uneven(case("inputs of different sizes, pointwise", [2, 9, 9, 64], [48, 64, 1, 1], 1, 0, 1)),
         case("grouped", [2, 6, 6, 64], [96, 16, 3, 3], 1, 1, 4),
     ]
 }
@@ -67,7 +91,7 @@ fn norm(values: impl Iterator<Item = f64>) -> f64 {
 /// Forward against the reference; gradients by the adjoint identity `⟨dx, u⟩ = ⟨dy, u ∗ w⟩`, with `dy` all ones.
 fn check(path: CpuPath, case: &Case) -> f64 {
     let name = format!("{path}: {}", case.name);
-    let (x, w) = (noise(&case.x, 1), noise(&case.w, 2));
+    let (x, w) = case.operands();
     let expected = reference::conv2d(&x, &w, None, &case.geometry);
     let largest = expected.values.iter().fold(0.0, |largest: f64, value| largest.max(value.abs()));
     let (x_var, w_var) = (Var::from_tensor(&tensor(&x)).unwrap(), Var::from_tensor(&tensor(&w)).unwrap());
@@ -102,8 +126,8 @@ fn check(path: CpuPath, case: &Case) -> f64 {
 fn bits(case: &Case, threads: usize) -> Vec<u32> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
     pool.install(|| {
-        let x = Var::from_tensor(&tensor(&noise(&case.x, 1))).unwrap();
-        let w = Var::from_tensor(&tensor(&noise(&case.w, 2))).unwrap();
+        let (x, w) = case.operands();
+        let (x, w) = (Var::from_tensor(&tensor(&x)).unwrap(), Var::from_tensor(&tensor(&w)).unwrap());
         let y = conv2d(&x, &w, None, &case.geometry).unwrap();
         let mut all = values(&y);
         let gradients = backward(y).unwrap();

@@ -9,6 +9,7 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
+use super::balance::Balance;
 use super::digits::{DIGITS, Peak, quads};
 use super::product::{TILE, Tiles};
 use super::split::transpose_pairs;
@@ -80,9 +81,21 @@ impl Room {
     ///
     /// # Safety
     /// The processor has the unit; the operand has such a row, of that depth, which is the caller's alone.
+    pub(crate) unsafe fn fill_row(self, row: usize, values: &[f32], balance: Option<&Balance>) {
+        let values = values.as_chunks().0;
+        // SAFETY: the caller's.
+        unsafe {
+            match balance {
+                Some(balance) => self.fill_row_of(row, Row { values, factors: balance.left().as_chunks().0 }),
+                None => self.fill_row_of(row, values),
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`Self::fill_row`].
     #[target_feature(enable = "avx512f")]
-    pub(crate) unsafe fn fill_row(self, row: usize, values: &[f32]) {
-        let vectors = values.as_chunks().0;
+    unsafe fn fill_row_of(self, row: usize, vectors: impl Axis) {
         let target = self.tile(row / TILE).wrapping_add(row % TILE * STEP);
         // SAFETY: the caller's; a row has 64 bytes for each digit.
         unsafe {
@@ -103,8 +116,20 @@ impl Room {
     ///
     /// # Safety
     /// As [`Self::fill_row`], for all of them; the axis is as long as the operand is deep, and its vectors can be read.
+    pub(crate) unsafe fn fill_columns(self, tile: usize, axis: impl Axis, balance: Option<&Balance>) {
+        // SAFETY: the caller's.
+        unsafe {
+            match balance {
+                Some(balance) => self.fill_columns_of(tile, Balanced { axis, factors: balance.right() }),
+                None => self.fill_columns_of(tile, axis),
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`Self::fill_columns`].
     #[target_feature(enable = "avx512f")]
-    pub(crate) unsafe fn fill_columns(self, tile: usize, axis: impl Axis) {
+    unsafe fn fill_columns_of(self, tile: usize, axis: impl Axis) {
         // SAFETY: the caller's; a tile has a row for every quad.
         unsafe {
             let factor = self.take_scales(tile, axis);
@@ -167,8 +192,9 @@ impl Room {
 pub(crate) trait Axis: Copy {
     fn len(self) -> usize;
 
-    /// Where a vector lies.
-    fn at(self, index: usize) -> *const f32;
+    /// # Safety
+    /// The processor has AVX-512 F; there is such a vector.
+    unsafe fn load(self, index: usize) -> __m512;
 }
 
 /// Vectors side by side.
@@ -178,9 +204,11 @@ impl Axis for &[[f32; TILE]] {
         <[_]>::len(self)
     }
 
-    #[inline(always)]
-    fn at(self, index: usize) -> *const f32 {
-        self[index].as_ptr()
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn load(self, index: usize) -> __m512 {
+        // SAFETY: the caller's; sixteen values are a vector.
+        unsafe { _mm512_loadu_ps(self.as_ptr().add(index).cast()) }
     }
 }
 
@@ -197,9 +225,53 @@ impl Axis for Pixels<'_> {
         self.pixels.len()
     }
 
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn load(self, index: usize) -> __m512 {
+        // SAFETY: the caller's; whoever names pixels vouches for their channels.
+        unsafe { _mm512_loadu_ps(self.pixels.get_unchecked(index).add(self.first)) }
+    }
+}
+
+/// An axis each of whose vectors has a factor.
+#[derive(Clone, Copy)]
+struct Balanced<'a, A> {
+    axis: A,
+    factors: &'a [f32],
+}
+
+impl<A: Axis> Axis for Balanced<'_, A> {
     #[inline(always)]
-    fn at(self, index: usize) -> *const f32 {
-        self.pixels[index].wrapping_add(self.first)
+    fn len(self) -> usize {
+        self.axis.len()
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn load(self, index: usize) -> __m512 {
+        // SAFETY: the caller's.
+        unsafe { _mm512_mul_ps(self.axis.load(index), _mm512_set1_ps(self.factors[index])) }
+    }
+}
+
+/// The values of one row, sixteen at a time, and their factors.
+#[derive(Clone, Copy)]
+struct Row<'a> {
+    values: &'a [[f32; TILE]],
+    factors: &'a [[f32; TILE]],
+}
+
+impl Axis for Row<'_> {
+    #[inline(always)]
+    fn len(self) -> usize {
+        self.values.len()
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn load(self, index: usize) -> __m512 {
+        // SAFETY: the caller's.
+        unsafe { _mm512_mul_ps(self.values.load(index), self.factors.load(index)) }
     }
 }
 
@@ -216,11 +288,11 @@ unsafe fn peak(axis: impl Axis) -> Peak {
     unsafe {
         for first in (0..whole).step_by(QUAD) {
             for (index, peak) in peaks.iter_mut().enumerate() {
-                *peak = peak.with(_mm512_loadu_ps(axis.at(first + index)));
+                *peak = peak.with(axis.load(first + index));
             }
         }
         for index in whole..axis.len() {
-            peaks[0] = peaks[0].with(_mm512_loadu_ps(axis.at(index)));
+            peaks[0] = peaks[0].with(axis.load(index));
         }
     }
     peaks[0].or(peaks[1]).or(peaks[2].or(peaks[3]))
@@ -238,7 +310,7 @@ unsafe fn quad(axis: impl Axis, first: usize, apart: usize) -> [__m512; QUAD] {
         let index = first + index * apart;
         if index < axis.len() {
             // SAFETY: the caller's.
-            *lanes = unsafe { _mm512_loadu_ps(axis.at(index)) };
+            *lanes = unsafe { axis.load(index) };
         }
     }
     quad

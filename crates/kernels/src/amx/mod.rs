@@ -8,12 +8,14 @@
 //!
 //! The instructions have no stable intrinsics, so the inner loop is assembly.
 
+mod balance;
 mod digits;
 pub(crate) mod fixed;
 mod operand;
 mod product;
 mod split;
 
+pub(crate) use balance::Balance;
 pub(crate) use operand::{ZEROS, left_tile, right_tile};
 pub(crate) use product::{DEPTH, Product, TILE, Tiles};
 pub(crate) use split::{Parts, split, split_few, split_pixel, transpose_pairs};

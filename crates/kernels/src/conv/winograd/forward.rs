@@ -179,7 +179,7 @@ impl Block<'_> {
         for (index, tile) in self.block.clone().enumerate() {
             // SAFETY: the caller's.
             unsafe { self.transform::<I>(tile..tile + 1, zeros, (&mut transformed, values)) };
-            inputs.put(index, (&transformed, values));
+            inputs.put(index, (&transformed, values), weights);
         }
         weights.multiply(&inputs, (sums, products));
     }

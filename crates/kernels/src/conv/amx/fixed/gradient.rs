@@ -124,7 +124,7 @@ impl Work<'_> {
         let mut inputs = Operand::new(tiles.len(), block.len());
         for (index, tile) in tiles.clone().enumerate() {
             // SAFETY: as above.
-            unsafe { inputs.room().fill_columns(index, Pixels { pixels: &pixels, first: tile * TILE }) };
+            unsafe { inputs.room().fill_columns(index, Pixels { pixels: &pixels, first: tile * TILE }, None) };
         }
         // SAFETY: as above, and nothing else runs on this thread meanwhile.
         let unit = unsafe { Tiles::configure(DEPTH) };

@@ -5,7 +5,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::amx::fixed::{Operand, Pixels, Results, Room, Writing, multiply};
-use crate::amx::{DEPTH, TILE, Tiles};
+use crate::amx::{Balance, DEPTH, TILE, Tiles};
 use crate::build::{Parts, build_parts};
 use crate::conv::shape::ConvShape;
 use crate::scratch::Buffer;
@@ -19,6 +19,7 @@ const MOST_PIXELS: usize = 256;
 /// `y = x · wᵀ`.
 pub(in super::super) fn forward(x: &[f32], w: &[f32], shape: &ConvShape) -> Vec<f32> {
     let (inputs, outputs) = (shape.c_in, shape.c_out);
+    let balance = Balance::of_inputs(w, inputs, 1);
     let weights = weights(inputs, outputs, |tile, room| {
         // Sixteen outputs' rows become columns.
         let mut columns = Buffer::lend(inputs * TILE);
@@ -27,20 +28,22 @@ pub(in super::super) fn forward(x: &[f32], w: &[f32], shape: &ConvShape) -> Vec<
             column.iter_mut().zip(rows[input..].iter().step_by(inputs)).for_each(|(target, value)| *target = *value);
         }
         // SAFETY: whoever comes here has the unit; each tile is one task's.
-        unsafe { room.fill_columns(tile, columns.as_chunks().0) };
+        unsafe { room.fill_columns(tile, columns.as_chunks().0, balance.as_ref()) };
     });
-    Product { source: x, weights, depth: inputs, columns: outputs }.of_all_pixels()
+    Product { source: x, weights, balance, depth: inputs, columns: outputs }.of_all_pixels()
 }
 
 /// `dx = dy · w`.
 pub(in super::super) fn input_gradient(dy: &[f32], w: &[f32], shape: &ConvShape) -> Vec<f32> {
     let (inputs, outputs) = (shape.c_in, shape.c_out);
+    let balance = Balance::of_outputs(w, inputs);
     let weights = weights(outputs, inputs, |tile, room| {
         let pixels: Vec<*const f32> = w.chunks_exact(inputs).map(<[f32]>::as_ptr).collect();
+        let axis = Pixels { pixels: &pixels, first: tile * TILE };
         // SAFETY: whoever comes here has the unit; a row has these inputs; each tile is one task's.
-        unsafe { room.fill_columns(tile, Pixels { pixels: &pixels, first: tile * TILE }) };
+        unsafe { room.fill_columns(tile, axis, balance.as_ref()) };
     });
-    Product { source: dy, weights, depth: outputs, columns: inputs }.of_all_pixels()
+    Product { source: dy, weights, balance, depth: outputs, columns: inputs }.of_all_pixels()
 }
 
 /// The weights as right operand, tile by tile.
@@ -55,6 +58,7 @@ fn weights(depth: usize, columns: usize, fill: impl Fn(usize, Room) + Sync) -> O
 struct Product<'a> {
     source: &'a [f32],
     weights: Operand,
+    balance: Option<Balance>,
     depth: usize,
     columns: usize,
 }
@@ -80,7 +84,7 @@ impl Product<'_> {
         let values = &self.source[pixels.start * depth..pixels.end * depth];
         for (row, values) in values.chunks_exact(depth).enumerate() {
             // SAFETY: whoever comes here has the unit; the operand is this task's.
-            unsafe { operand.room().fill_row(row, values) };
+            unsafe { operand.room().fill_row(row, values, self.balance.as_ref()) };
         }
         // SAFETY: as above, and nothing else runs on this thread meanwhile.
         let unit = unsafe { Tiles::configure(DEPTH) };

@@ -31,7 +31,7 @@ impl Point<'_> {
         let mut right = Operand::new(columns, self.tiles);
         for tile in 0..columns {
             // SAFETY: the processor has the unit; the operand is this function's.
-            unsafe { right.room().fill_columns(tile, self.panel(self.gradients, tile * TILE)) };
+            unsafe { right.room().fill_columns(tile, self.panel(self.gradients, tile * TILE), None) };
         }
         for first in (0..self.channels[0]).step_by(ROWS) {
             let rows = ROWS.min(self.channels[0] - first) / TILE;

@@ -2,11 +2,11 @@
 
 use rayon::prelude::*;
 
-use super::super::weights::{Parameter, groups, to_points};
+use super::super::weights::{AREA, Direction, Parameter, groups, to_points};
 use super::super::{GAP, POINTS, Planes, plane_stride};
 use super::rows;
 use crate::amx::fixed::{Operand, Results, Room, Writing, multiply};
-use crate::amx::{DEPTH, TILE, Tiles};
+use crate::amx::{Balance, DEPTH, TILE, Tiles};
 use crate::scratch::Buffer;
 use crate::simd::{self, InstructionSet, Selected, Vector, Work};
 
@@ -15,6 +15,7 @@ pub(in super::super) struct Weights {
     operand: Operand,
     /// Panels of a point.
     panels: usize,
+    balance: Option<Balance>,
 }
 
 /// Transformed inputs of a block of tiles as left operands, at every point.
@@ -30,11 +31,11 @@ impl Weights {
     pub(in super::super) fn new(path: Selected, parameter: &Parameter<'_>) -> Self {
         let panels = parameter.shape.c_out / TILE;
         let mut operand = Operand::new(POINTS * panels, parameter.shape.c_in);
-        let room = operand.room();
+        let (room, balance) = (operand.room(), parameter.balance());
         (0..panels).into_par_iter().with_max_len(1).for_each(|panel| {
-            simd::run(path, PackPanel { parameter, panel, panels, room });
+            simd::run(path, PackPanel { parameter, panel, panels, room, balance: balance.as_ref() });
         });
-        Self { operand, panels }
+        Self { operand, panels, balance }
     }
 
     /// `sums = inputs · weights` at every point; the planes have room for [`rows`].
@@ -60,13 +61,25 @@ impl Inputs {
         Self { operand: Operand::new(POINTS * rows / TILE, channels), channels, rows }
     }
 
-    /// Takes one tile's values at all points.
-    pub(in super::super) fn put(&mut self, tile: usize, (values, planes): (&[f32], Planes)) {
+    /// Takes one tile's values at all points, to be multiplied by these weights.
+    pub(in super::super) fn put(&mut self, tile: usize, (values, planes): (&[f32], Planes), weights: &Weights) {
         let room = self.operand.room();
         for point in 0..POINTS {
             let values = &values[point * planes.plane..][..self.channels];
             // SAFETY: whoever comes here has the unit; the operand is this one's.
-            unsafe { room.fill_row(point * self.rows + tile, values) };
+            unsafe { room.fill_row(point * self.rows + tile, values, weights.balance.as_ref()) };
+        }
+    }
+}
+
+impl Parameter<'_> {
+    /// Between transformed inputs and the weights.
+    fn balance(&self) -> Option<Balance> {
+        let (c_in, c_out) = (self.shape.c_in, self.shape.c_out);
+        match self.direction {
+            Direction::Forward => Balance::of_inputs(self.w, c_in, AREA),
+            // The layer's outputs are what this convolution sums over.
+            Direction::Backward => Balance::of_outputs(self.w, c_out * AREA),
         }
     }
 }
@@ -77,6 +90,7 @@ struct PackPanel<'a> {
     panel: usize,
     panels: usize,
     room: Room,
+    balance: Option<&'a Balance>,
 }
 
 impl Work for PackPanel<'_> {
@@ -99,7 +113,7 @@ impl Work for PackPanel<'_> {
         for point in 0..POINTS {
             let (tile, values) = (point * self.panels + self.panel, &values[point * stride..][..depth * TILE]);
             // SAFETY: the processor has the unit; each panel is one task's.
-            unsafe { self.room.fill_columns(tile, values.as_chunks().0) };
+            unsafe { self.room.fill_columns(tile, values.as_chunks().0, self.balance) };
         }
     }
 }
