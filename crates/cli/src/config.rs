@@ -132,7 +132,7 @@ pub(crate) struct TrainSection {
     /// for no bound, or a number of MiB.
     #[serde(default)]
     pub(crate) memory_limit: MemoryLimitChoice,
-    /// Instructions of the CPU kernels: `auto`, `amx-bf16`, `amx-short`, `amx`, `avx512`, `avx2` or `portable`.
+    /// Instructions of the CPU kernels: `auto`, `amx-bf16`, `amx`, `avx512`, `avx2` or `portable`.
     pub(crate) cpu_path: String,
 }
 

@@ -25,7 +25,7 @@ const PROGRAM_BYTES: u64 = 27 * MIB;
 /// ResNet at 128 images. In f32 the first layer of a ResNet takes up to 599, which is not counted.
 const GPU_WORKSPACE_BYTES: u64 = 64 * MIB;
 /// Copies of the largest layer's weights that a step takes: in the order of the kernels (Winograd's 36 products stand for
-/// nine weights, in f32 or in three parts of bf16), and where its gradient is put together. Seven come nearest to what was
+/// nine weights, in f32 or in three bytes), and where its gradient is put together. Seven come nearest to what was
 /// measured.
 const COPIES_AT_WORK: u64 = 7;
 /// Copies of the weights while a checkpoint is put together: the values, the file's parts, the file.

@@ -18,7 +18,7 @@ pub enum KernelError {
         best: CpuPath,
     },
     /// A name that is no CPU path's.
-    #[error("unknown CPU path {name:?}; choose amx-bf16, amx-short, amx, avx512, avx2 or portable")]
+    #[error("unknown CPU path {name:?}; choose amx-bf16, amx, avx512, avx2 or portable")]
     UnknownCpuPath {
         /// What was given.
         name: String,

@@ -13,7 +13,7 @@ use support::{noise, tensor, values};
 use taper_kernels::reference::Array;
 use taper_kernels::{ConvGeometry, CpuPath, backward, conv2d, cpu_path, reference, set_cpu_path};
 
-/// Largest error as a share of the largest value: of Winograd in f32 and of products of bf16 halves, the direct sums in f32
+/// Largest error as a share of the largest value: of Winograd in f32 and of products in fixed point, the direct sums in f32
 /// stay below a tenth of it; and of products of one bf16 number each, which round by up to 2⁻⁹.
 fn tolerance(path: CpuPath) -> f64 {
     if path == CpuPath::AmxBf16 { 5e-3 } else { 1e-5 }

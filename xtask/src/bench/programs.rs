@@ -39,8 +39,6 @@ impl fmt::Display for Peer {
 pub(super) enum CpuPath {
     /// The tile unit with one bf16 number for each f32
     AmxBf16,
-    /// The tile unit with two bf16 parts for each f32
-    AmxShort,
     /// AVX-512 and its bf16 products, no tile unit
     Avx512,
     /// AVX2
@@ -51,7 +49,6 @@ impl CpuPath {
     pub(super) fn ours(self) -> &'static str {
         match self {
             Self::AmxBf16 => "amx-bf16",
-            Self::AmxShort => "amx-short",
             Self::Avx512 => "avx512",
             Self::Avx2 => "avx2",
         }
@@ -61,7 +58,7 @@ impl CpuPath {
     /// (<https://uxlfoundation.github.io/oneDNN/dev_guide_cpu_dispatcher_control.html>).
     fn of_onednn(self) -> &'static str {
         match self {
-            Self::AmxBf16 | Self::AmxShort => "AVX512_CORE_AMX",
+            Self::AmxBf16 => "AVX512_CORE_AMX",
             Self::Avx512 => "AVX512_CORE_BF16",
             Self::Avx2 => "AVX2",
         }

@@ -95,7 +95,7 @@ impl Product {
         steps * (PARTS * (PARTS + 1) / 2) * 2 * 64 / size_of::<u16>()
     }
 
-    /// Computes `rows` by `columns` tiles, each 1 or 2, of numbers in `PARTS` parts, 1 to 3.
+    /// Computes `rows` by `columns` tiles, each 1 or 2, of numbers in `PARTS` parts, 1 or 3.
     ///
     /// # Safety
     /// Pointers, steps and strides stay within their buffers, nothing else touches the results meanwhile, and the tiles
@@ -109,10 +109,6 @@ impl Product {
                 (1, 1, _) => self.one_by_two_of_one(),
                 (1, _, 1) => self.two_by_one_of_one(),
                 (1, _, _) => self.two_by_two_of_one(),
-                (2, 1, 1) => self.one_by_one_of_two(),
-                (2, 1, _) => self.one_by_two_of_two(),
-                (2, _, 1) => self.two_by_one_of_two(),
-                (2, _, _) => self.two_by_two_of_two(),
                 (_, 1, 1) => self.one_by_one_of_three(),
                 (_, 1, _) => self.one_by_two_of_three(),
                 (_, _, 1) => self.two_by_one_of_three(),
@@ -195,7 +191,7 @@ macro_rules! function {
     };
 }
 
-/// One shape of block, in one to three parts: how its tiles are loaded, multiplied, and stepped from part to part. While
+/// One shape of block, in one or three parts: how its tiles are loaded, multiplied, and stepped from part to part. While
 /// right tiles are multiplied for the first time, those of the next step are brought to the first-level cache: in
 /// brackets, what follows each product then.
 ///
@@ -203,18 +199,13 @@ macro_rules! function {
 /// how rows are cut: first · first, first · second and so on along the right, then the second left part back from the
 /// last right one that matters.
 macro_rules! block {
-    ($one:ident $two:ident $three:ident, begin: $begin:tt, start: $start:tt,
+    ($one:ident $three:ident, begin: $begin:tt, start: $start:tt,
      left: [$($left:literal)*], right: [$($right:literal)*], multiply: [$($multiply:literal [$($next:literal)*])*],
      left_on: [$($left_on:literal)*], right_on: [$($right_on:literal)*],
      right_back: [$($right_back:literal)*],
      end: $end:tt) => {
         function!($one, begin: $begin, start: $start, step: [
             [$($left)* $($right)* $($multiply $($next)*)*]
-        ], end: $end);
-        function!($two, begin: $begin, start: $start, step: [
-            [$($left)* $($right)* $($multiply $($next)*)*]
-            [$($right_on)* $($right)* $($multiply $($next)*)*]
-            [$($left_on)* $($right_back)* $($left)* $($right)* $($multiply)*]
         ], end: $end);
         function!($three, begin: $begin, start: $start, step: [
             [$($left)* $($right)* $($multiply $($next)*)*]
@@ -228,7 +219,7 @@ macro_rules! block {
 }
 
 impl Product {
-    block!(two_by_two_of_one two_by_two_of_two two_by_two_of_three,
+    block!(two_by_two_of_one two_by_two_of_three,
     begin: ["tilezero tmm0" "tilezero tmm1" "tilezero tmm2" "tilezero tmm3"],
     start: [
         "tileloadd tmm0, [r10 + r8]" "tileloadd tmm1, [r10 + r8 + 64]"
@@ -250,7 +241,7 @@ impl Product {
         "tilestored [r11 + r9], tmm2" "tilestored [r11 + r9 + 64], tmm3"
     ]);
 
-    block!(two_by_one_of_one two_by_one_of_two two_by_one_of_three,
+    block!(two_by_one_of_one two_by_one_of_three,
         begin: ["tilezero tmm0" "tilezero tmm2"],
         start: ["tileloadd tmm0, [r10 + r8]" "tileloadd tmm2, [r11 + r9]"],
         left: ["tileloadd tmm4, [r8 + r10]" "tileloadd tmm5, [r9 + r10]"],
@@ -264,7 +255,7 @@ impl Product {
         right_back: ["sub rdi, [rax + 64]"],
         end: ["tilestored [r10 + r8], tmm0" "tilestored [r11 + r9], tmm2"]);
 
-    block!(one_by_two_of_one one_by_two_of_two one_by_two_of_three,
+    block!(one_by_two_of_one one_by_two_of_three,
         begin: ["tilezero tmm0" "tilezero tmm1"],
         start: ["tileloadd tmm0, [r10 + r8]" "tileloadd tmm1, [r10 + r8 + 64]"],
         left: ["tileloadd tmm4, [r8 + r10]"],
@@ -284,7 +275,7 @@ impl Product {
         right_back: ["sub rdi, [rax + 64]" "sub rcx, [rax + 64]"],
         end: ["tilestored [r10 + r8], tmm0" "tilestored [r10 + r8 + 64], tmm1"]);
 
-    block!(one_by_one_of_one one_by_one_of_two one_by_one_of_three,
+    block!(one_by_one_of_one one_by_one_of_three,
         begin: ["tilezero tmm0"],
         start: ["tileloadd tmm0, [r10 + r8]"],
         left: ["tileloadd tmm4, [r8 + r10]"],

@@ -106,7 +106,7 @@ pub(crate) fn run<W: Work>(path: Selected, work: W) -> W::Output {
     match path.path() {
         // SAFETY: a path is selected only where the processor has its instruction set.
         #[cfg(target_arch = "x86_64")]
-        CpuPath::AmxBf16 | CpuPath::AmxShort | CpuPath::Amx | CpuPath::Avx512 => unsafe { avx512::run(work) },
+        CpuPath::AmxBf16 | CpuPath::Amx | CpuPath::Avx512 => unsafe { avx512::run(work) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         CpuPath::Avx2 => unsafe { avx2::run(work) },

@@ -10,16 +10,17 @@ use crate::error::KernelError;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CpuPath {
-    /// As [`Self::AmxShort`], with one bf16 number and one product for each f32: 8 of f32's 24 digits, as PyTorch's autocast
-    /// has them, an error of 2e-3 of the largest value. Never chosen unasked.
+    /// As [`Self::Amx`], with one bf16 number for each f32 in all convolutions of one group: 8 of f32's 24 digits, as
+    /// PyTorch's autocast has them, an error of 3e-3 of the largest value. Never chosen unasked.
     AmxBf16,
-    /// As [`Self::Amx`], with two bf16 numbers and three products for each f32, in all convolutions of one group: 16 of
-    /// f32's 24 digits, an error of 5e-6 of the largest value, which Winograd's algorithm in f32 has at 512 channels; the
-    /// direct sum has 1e-7. Never chosen unasked.
-    AmxShort,
-    /// As [`Self::Avx512`], with convolutions on the tile unit (AMX) where that is faster. Each f32 is split into three
-    /// bf16 numbers, of whose products six are summed in f32, which is as exact as products of f32. A value beyond
-    /// 3.39e38, the largest of bf16, counts as infinite. Linux only.
+    /// As [`Self::Avx512`], with convolutions on the tile unit (AMX) where that is faster.
+    ///
+    /// Most of them in fixed point: values that are summed together, of one pixel or of one channel in some hundred pixels,
+    /// become numbers of 24 binary digits of the largest of them, and their products are exact. The error is that of
+    /// f32 relative to the largest products of a sum (2e-6 of the largest result, 5e-6 with inputs of very different
+    /// sizes); what is 2²⁴ times smaller than its neighbours counts as zero. Others split each f32 into three bf16 numbers
+    /// and sum six of their products in f32; there a value beyond 3.39e38, the largest of bf16, counts as infinite.
+    /// Linux only.
     Amx,
     /// AVX-512 F, VL, DQ and BW.
     Avx512,
@@ -31,15 +32,15 @@ pub enum CpuPath {
 
 impl CpuPath {
     /// All of them, fastest first.
-    pub const ALL: [Self; 6] = [Self::AmxBf16, Self::AmxShort, Self::Amx, Self::Avx512, Self::Avx2, Self::Portable];
+    pub const ALL: [Self; 5] = [Self::AmxBf16, Self::Amx, Self::Avx512, Self::Avx2, Self::Portable];
 
     /// Whether this processor has the path's instructions.
     pub fn is_available(self) -> bool {
         match self {
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-            Self::Amx | Self::AmxShort | Self::AmxBf16 => Self::Avx512.is_available() && crate::amx::is_available(),
+            Self::Amx | Self::AmxBf16 => Self::Avx512.is_available() && crate::amx::is_available(),
             #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
-            Self::Amx | Self::AmxShort | Self::AmxBf16 => false,
+            Self::Amx | Self::AmxBf16 => false,
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => {
                 std::is_x86_feature_detected!("avx512f")
@@ -58,14 +59,13 @@ impl CpuPath {
 
     /// The fastest path of this processor that keeps f32's precision.
     pub fn best() -> Self {
-        let mut exact = Self::ALL.into_iter().filter(|path| !matches!(path, Self::AmxShort | Self::AmxBf16));
+        let mut exact = Self::ALL.into_iter().filter(|&path| path != Self::AmxBf16);
         exact.find(|path| path.is_available()).unwrap_or(Self::Portable)
     }
 
     fn name(self) -> &'static str {
         match self {
             Self::AmxBf16 => "amx-bf16",
-            Self::AmxShort => "amx-short",
             Self::Amx => "amx",
             Self::Avx512 => "avx512",
             Self::Avx2 => "avx2",

@@ -24,7 +24,6 @@ const FEW: usize = 512;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unit {
     OnePart,
-    TwoParts,
     ThreeParts,
 }
 
@@ -53,7 +52,6 @@ impl Unit {
 
         let (unit, is_best) = match simd::selected().path() {
             CpuPath::AmxBf16 => (Self::OnePart, true),
-            CpuPath::AmxShort => (Self::TwoParts, true),
             CpuPath::Amx => {
                 let are_few = shape.images * shape.output_pixels() <= FEW;
                 (Self::ThreeParts, (are_few || !winograd::covers(shape)) && inputs.min(shape.c_out) >= CHANNELS)
@@ -89,7 +87,6 @@ impl Unit {
     fn run(self, pass: &Pass, source: &[f32], w: &[f32], bias: Option<&[f32]>, windows: &[Window]) -> Vec<f32> {
         match self {
             Self::OnePart => forward::run::<1>(pass, source, w, bias, windows),
-            Self::TwoParts => forward::run::<2>(pass, source, w, bias, windows),
             Self::ThreeParts => forward::run::<3>(pass, source, w, bias, windows),
         }
     }
@@ -101,7 +98,6 @@ impl Unit {
         }
         let run = |x: &[f32], shape: &ConvShape| match self {
             Self::OnePart => gradient::weight_gradient::<1>(x, dy, shape),
-            Self::TwoParts => gradient::weight_gradient::<2>(x, dy, shape),
             Self::ThreeParts => gradient::weight_gradient::<3>(x, dy, shape),
         };
         if pointwise::covers(shape) { pointwise::gathered(x, shape, run) } else { run(x, shape) }
