@@ -8,8 +8,8 @@ pub(super) const DIGITS: usize = 3;
 /// What the largest value of a sum becomes. Three digits hold 8,355,711, a little more, so that no rounding leads beyond.
 const LARGEST: f32 = 8_355_000.0;
 
-/// Sums of smaller values lose digits, rather than that their scale be out of range.
-const TINY: f32 = 1e-30;
+/// Sums of smaller values lose digits, rather than that their factor be out of range.
+const TINY: f32 = 2.5e-32;
 
 /// The largest value that each lane has seen.
 ///

@@ -50,7 +50,7 @@ pub(crate) struct Room {
 impl Operand {
     /// Room for so many tiles of rows or columns of `depth` values each, with unspecified contents.
     pub(crate) fn new(tiles: usize, depth: usize) -> Self {
-        debug_assert!(depth <= MAX_DEPTH);
+        assert!(depth <= MAX_DEPTH, "sums of {depth} products do not fit");
         let steps = depth.div_ceil(STEP);
         let digits = Buffer::lend(tiles * steps * STEP_BYTES / size_of::<f32>());
         Self { digits, scales: Buffer::lend(tiles * TILE), steps }
@@ -82,6 +82,7 @@ impl Room {
     /// # Safety
     /// The processor has the unit; the operand has such a row, of that depth, which is the caller's alone.
     pub(crate) unsafe fn fill_row(self, row: usize, values: &[f32], balance: Option<&Balance>) {
+        debug_assert!(balance.is_none_or(|balance| balance.left().len() == values.len()));
         let values = values.as_chunks().0;
         // SAFETY: the caller's.
         unsafe {
@@ -117,6 +118,7 @@ impl Room {
     /// # Safety
     /// As [`Self::fill_row`], for all of them; the axis is as long as the operand is deep, and its vectors can be read.
     pub(crate) unsafe fn fill_columns(self, tile: usize, axis: impl Axis, balance: Option<&Balance>) {
+        debug_assert!(balance.is_none_or(|balance| balance.right().len() == axis.len()));
         // SAFETY: the caller's.
         unsafe {
             match balance {
@@ -215,7 +217,7 @@ impl Axis for &[[f32; TILE]] {
 /// Sixteen channels, from `first` on, of pixels that lie anywhere.
 #[derive(Clone, Copy)]
 pub(crate) struct Pixels<'a> {
-    pub(crate) pixels: &'a [*const f32],
+    pub(crate) pixels: &'a [&'a [f32]],
     pub(crate) first: usize,
 }
 
@@ -229,7 +231,7 @@ impl Axis for Pixels<'_> {
     #[target_feature(enable = "avx512f")]
     unsafe fn load(self, index: usize) -> __m512 {
         // SAFETY: the caller's; whoever names pixels vouches for their channels.
-        unsafe { _mm512_loadu_ps(self.pixels.get_unchecked(index).add(self.first)) }
+        unsafe { _mm512_loadu_ps(self.pixels.get_unchecked(index).as_ptr().add(self.first)) }
     }
 }
 
@@ -365,7 +367,7 @@ pub(crate) unsafe fn multiply(
     (right, first_column, columns): (&Operand, usize, usize),
     results: Results,
 ) {
-    debug_assert!(left.steps == right.steps && left.steps > 0);
+    assert!(left.steps == right.steps && left.steps > 0, "operands of no depth, or of two");
     let steps = left.steps;
     let mut sums = Sums([[0; TILE]; DIGITS * TILE]);
     let rest = left.tile(first_row + rows);
@@ -477,15 +479,19 @@ unsafe fn write(sums: &Sums, (rows, columns): (&[f32], &[f32]), results: Results
             let sum = |digit: usize| _mm512_load_si512(sums.0[digit * TILE + row].as_ptr().cast());
             let low = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum(2)), digit, _mm512_cvtepi32_ps(sum(1)));
             let value = _mm512_fmadd_ps(low, digit, _mm512_cvtepi32_ps(sum(0)));
-            let value = _mm512_mul_ps(value, _mm512_set1_ps(scale));
+            // The smaller scale first: neither half of the way is out of range unless the result is. NaN is not the smaller.
+            let row_scale = _mm512_set1_ps(scale);
+            let is_smaller = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(row_scale, columns);
+            let value = _mm512_mul_ps(value, _mm512_mask_blend_ps(is_smaller, columns, row_scale));
+            let last = _mm512_mask_blend_ps(is_smaller, row_scale, columns);
             let target = results.start.wrapping_add(row * results.stride);
             if results.writing != Writing::Stream {
                 prefetch(target.wrapping_add(TILE * results.stride));
             }
             match results.writing {
-                Writing::Store => _mm512_storeu_ps(target, _mm512_mul_ps(value, columns)),
-                Writing::Stream => _mm512_stream_ps(target, _mm512_mul_ps(value, columns)),
-                Writing::Add => _mm512_storeu_ps(target, _mm512_fmadd_ps(value, columns, _mm512_loadu_ps(target))),
+                Writing::Store => _mm512_storeu_ps(target, _mm512_mul_ps(value, last)),
+                Writing::Stream => _mm512_stream_ps(target, _mm512_mul_ps(value, last)),
+                Writing::Add => _mm512_storeu_ps(target, _mm512_fmadd_ps(value, last, _mm512_loadu_ps(target))),
             }
         }
     }

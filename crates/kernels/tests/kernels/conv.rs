@@ -1,7 +1,7 @@
 //! Convolution over many small odd geometries.
 
 use candle_core::{Device, Tensor, Var};
-use taper_kernels::{ConvGeometry, conv2d, reference};
+use taper_kernels::{ConvGeometry, backward, conv2d, reference};
 
 use crate::support::{assert_close, check, noise, tensor, values};
 
@@ -112,6 +112,35 @@ fn strided_inputs_are_read_as_they_look() {
     let strided = conv2d(&x, &w, None, &geometry).unwrap();
     let dense = conv2d(&x.contiguous().unwrap(), &w.contiguous().unwrap(), None, &geometry).unwrap();
     assert_eq!(values(&strided), values(&dense));
+}
+
+/// A convolution 1×1 of sixteen channels, on one value at each of them.
+fn pointwise_of(x: f32, w: Vec<f32>) -> (Vec<f32>, Vec<f32>) {
+    let x = Var::from_tensor(&Tensor::full(x, (1, 3, 3, 16), &Device::Cpu).unwrap()).unwrap();
+    let w = Tensor::from_vec(w, (16, 16, 1, 1), &Device::Cpu).unwrap();
+    let y = conv2d(&x, &w, None, &ConvGeometry::default()).unwrap();
+    let dx = values(backward(&y).unwrap().get(&x).unwrap());
+    (values(&y), dx)
+}
+
+#[test]
+fn a_weight_concerns_its_own_sums_alone() {
+    for weight in [2f32.powi(30), 0.5f32.powi(30), f32::NAN] {
+        let mut w = vec![1.0; 256];
+        w[0] = weight;
+        let (y, dx) = pointwise_of(1.0, w);
+        for pixel in y.chunks_exact(16).chain(dx.chunks_exact(16)) {
+            assert!(pixel[1..].iter().all(|&value| (value - 16.0).abs() < 1e-5), "{weight}: {pixel:?}");
+        }
+    }
+}
+
+#[test]
+fn large_and_small_values_stay_in_range() {
+    for (x, w) in [(1e36, 1e-3), (1e-3, 1e36), (1e-30, 1.0), (1e30, 1e-30), (3e38, 1e-38)] {
+        let (y, _) = pointwise_of(x, vec![w; 256]);
+        assert!(y.iter().all(|&value| (value / (16.0 * x * w) - 1.0).abs() < 1e-5), "{x} {w}: {}", y[0]);
+    }
 }
 
 #[test]

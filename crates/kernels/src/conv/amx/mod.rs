@@ -1,5 +1,5 @@
-//! Convolution on the tile unit (see [`crate::amx`]): a product of taps on padded copies of pixels in parts, for each of
-//! the three passes.
+//! Convolution on the tile unit (see [`crate::amx`]), for each of the three passes: in fixed point where that covers a shape,
+//! else a product of taps on padded copies of pixels in bf16 parts.
 
 mod fixed;
 mod forward;

@@ -99,11 +99,10 @@ impl Work<'_> {
 
     /// Fills the operand of a block's gradients.
     fn fill_gradients(&self, room: Room, block: &Range<usize>) {
-        let pixels: Vec<*const f32> = self.dy[block.start * self.shape.c_out..block.end * self.shape.c_out]
-            .chunks_exact(self.shape.c_out)
-            .map(<[f32]>::as_ptr)
-            .collect();
-        for tile in 0..self.shape.c_out / TILE {
+        let channels = self.shape.c_out;
+        let pixels: Vec<&[f32]> =
+            self.dy[block.start * channels..block.end * channels].chunks_exact(channels).collect();
+        for tile in 0..channels / TILE {
             // SAFETY: whoever comes here has the unit; every pixel has these channels; each block is filled once.
             unsafe { room.fill_rows(tile, Pixels { pixels: &pixels, first: tile * TILE }) };
         }
@@ -140,7 +139,7 @@ impl Work<'_> {
     }
 
     /// Where the pixels lie that a tap reads for the outputs of a block.
-    fn pixels(&self, block: &Range<usize>, tap: usize) -> Vec<*const f32> {
+    fn pixels(&self, block: &Range<usize>, tap: usize) -> Vec<&[f32]> {
         let ConvShape { input, output, kernel, geometry, c_in, .. } = self.shape;
         let offset = [tap / kernel[1], tap % kernel[1]];
         let along = |axis: usize, place: usize| {
@@ -156,8 +155,8 @@ impl Work<'_> {
             let (image, row) = (row / output[0], along(0, row % output[0]));
             let count = (output[1] - column).min(block.end - place);
             pixels.extend(columns[column..column + count].iter().map(|column| match (row, column) {
-                (Some(row), Some(column)) => self.x[((image * input[0] + row) * input[1] + column) * c_in..].as_ptr(),
-                _ => self.zeros.as_ptr(),
+                (Some(row), Some(column)) => &self.x[((image * input[0] + row) * input[1] + column) * c_in..][..*c_in],
+                _ => self.zeros,
             }));
             place += count;
         }

@@ -7,9 +7,11 @@ pub(super) use gradient::weight_gradient;
 pub(super) use pointwise::{forward, input_gradient};
 
 use crate::amx::TILE;
+use crate::amx::fixed::MAX_DEPTH;
 use crate::conv::shape::ConvShape;
 
-/// Whether the channels fill whole tiles.
+/// Whether the channels fill whole tiles, and sums over them fit.
 pub(super) fn covers(shape: &ConvShape) -> bool {
-    shape.c_in.is_multiple_of(TILE) && shape.c_out.is_multiple_of(TILE)
+    let channels = [shape.c_in, shape.c_out];
+    channels.into_iter().all(|channels| channels.is_multiple_of(TILE) && channels <= MAX_DEPTH)
 }

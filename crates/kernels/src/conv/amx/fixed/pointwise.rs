@@ -36,10 +36,10 @@ pub(in super::super) fn forward(x: &[f32], w: &[f32], shape: &ConvShape) -> Vec<
 /// `dx = dy · w`.
 pub(in super::super) fn input_gradient(dy: &[f32], w: &[f32], shape: &ConvShape) -> Vec<f32> {
     let (inputs, outputs) = (shape.c_in, shape.c_out);
-    let balance = Balance::of_outputs(w, inputs);
+    let balance = Balance::of_outputs(w, inputs, 1);
+    let rows: Vec<&[f32]> = w.chunks_exact(inputs).collect();
     let weights = weights(outputs, inputs, |tile, room| {
-        let pixels: Vec<*const f32> = w.chunks_exact(inputs).map(<[f32]>::as_ptr).collect();
-        let axis = Pixels { pixels: &pixels, first: tile * TILE };
+        let axis = Pixels { pixels: &rows, first: tile * TILE };
         // SAFETY: whoever comes here has the unit; a row has these inputs; each tile is one task's.
         unsafe { room.fill_columns(tile, axis, balance.as_ref()) };
     });

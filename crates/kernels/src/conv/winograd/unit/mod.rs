@@ -21,7 +21,7 @@ pub(super) fn covers(path: Selected, shape: &ConvShape) -> bool {
     const PAIRS: usize = 64 * 128;
 
     let channels = [shape.c_in, shape.c_out];
-    let fill = channels.iter().all(|&channels| channels.is_multiple_of(TILE) && channels <= MAX_DEPTH);
+    let fill = channels.into_iter().all(|channels| channels.is_multiple_of(TILE) && channels <= MAX_DEPTH);
     path.path() == CpuPath::Amx && fill && shape.c_in * shape.c_out >= PAIRS
 }
 

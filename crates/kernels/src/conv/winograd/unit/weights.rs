@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::super::weights::{AREA, Direction, Parameter, groups, to_points};
+use super::super::weights::{AREA, Direction, Parameter, to_points};
 use super::super::{GAP, POINTS, Planes, plane_stride};
 use super::rows;
 use crate::amx::fixed::{Operand, Results, Room, Writing, multiply};
@@ -79,7 +79,7 @@ impl Parameter<'_> {
         match self.direction {
             Direction::Forward => Balance::of_inputs(self.w, c_in, AREA),
             // The layer's outputs are what this convolution sums over.
-            Direction::Backward => Balance::of_outputs(self.w, c_out * AREA),
+            Direction::Backward => Balance::of_outputs(self.w, c_out, AREA),
         }
     }
 }
@@ -102,7 +102,7 @@ impl Work for PackPanel<'_> {
         let (depth, first) = (self.parameter.shape.c_in, self.panel * TILE);
         let stride = plane_stride(depth * TILE + GAP);
         let mut values = Buffer::lend(POINTS * stride);
-        for input in groups(depth, 1).flat_map(|(inputs, _)| inputs) {
+        for input in 0..depth {
             // SAFETY: the processor is the caller's; there is a vector for every point.
             unsafe {
                 self.parameter.ask_for(first..first + TILE, input);
