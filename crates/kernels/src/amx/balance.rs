@@ -123,9 +123,18 @@ fn raise(largest: &mut [u32], values: &[f32], factor: f32) {
     largest.iter_mut().zip(values).for_each(|(largest, &value)| *largest = size(value * factor).max(*largest));
 }
 
+/// Chains in which a largest size is looked for: one would wait for itself.
+const CHAINS: usize = 64;
+
 #[target_feature(enable = "avx512f")]
 fn largest(values: &[f32]) -> u32 {
-    values.iter().fold(0, |largest, &value| size(value).max(largest))
+    let (whole, rest) = values.as_chunks::<CHAINS>();
+    let mut sizes = [0; CHAINS];
+    for values in whole {
+        raise(&mut sizes, values, 1.0);
+    }
+    raise(&mut sizes, rest, 1.0);
+    sizes.into_iter().max().unwrap_or(0)
 }
 
 #[target_feature(enable = "avx512f")]
