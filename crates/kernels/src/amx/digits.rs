@@ -5,11 +5,12 @@ use std::arch::x86_64::*;
 /// Digits of a number, the first one the highest.
 pub(super) const DIGITS: usize = 3;
 
-/// What the largest value of a sum becomes. Three digits hold 8,355,711, a little more, so that no rounding leads beyond.
-const LARGEST: f32 = 8_355_000.0;
+/// Numbers have fewer than so many binary digits, beside the sign: three digits hold 8,355,711 of 8,388,608.
+const BITS: f32 = 23.0;
 
-/// Sums of smaller values lose digits, rather than that their factor be out of range.
-const TINY: f32 = 2.5e-32;
+/// Values larger than this share of a power of two become numbers of one binary digit less, so that no rounding leads
+/// beyond what three digits hold.
+const FULL: f32 = 8_355_000.0 / 8_388_608.0;
 
 /// The largest value that each lane has seen.
 ///
@@ -47,35 +48,44 @@ impl Peak {
         Self(_mm512_set1_epi32(_mm512_reduce_max_epu32(self.0) as i32))
     }
 
+    /// The power of two that is larger than all values, about. A power of two, so that no value is rounded by it, and the
+    /// order in which scales are applied does not matter.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    fn value(self) -> __m512 {
-        _mm512_max_ps(_mm512_castsi512_ps(self.0), _mm512_set1_ps(TINY))
+    fn exponent(self) -> __m512 {
+        /// Under that of the smallest value.
+        const LEAST: f32 = -200.0;
+
+        // Of values near the largest f32, the division overflows; its infinite exponent is brought back to theirs.
+        let filled = _mm512_div_ps(_mm512_castsi512_ps(self.0), _mm512_set1_ps(FULL));
+        let exponent = _mm512_add_ps(_mm512_getexp_ps(filled), _mm512_set1_ps(1.0));
+        _mm512_min_ps(_mm512_max_ps(exponent, _mm512_set1_ps(LEAST)), _mm512_set1_ps(129.0))
     }
 
-    /// What values are multiplied by to become numbers.
+    /// The power of two by which values become numbers.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    pub(crate) fn factor(self) -> __m512 {
-        _mm512_div_ps(_mm512_set1_ps(LARGEST), self.value())
+    pub(crate) fn shift(self) -> __m512 {
+        _mm512_sub_ps(_mm512_set1_ps(BITS), self.exponent())
     }
 
-    /// The value of a first digit of 1. NaN where a value was not finite: so are all sums that it is part of.
+    /// The power of two that a first digit of 1 stands for. NaN where a value was not finite: so are all sums that it is part
+    /// of.
     #[inline]
     #[target_feature(enable = "avx512f")]
     pub(crate) fn scale(self) -> __m512 {
         const INFINITY: i32 = f32::INFINITY.to_bits() as i32;
 
         let is_finite = _mm512_cmplt_epu32_mask(self.0, _mm512_set1_epi32(INFINITY));
-        let scale = _mm512_mul_ps(self.value(), _mm512_set1_ps(65_536.0 / LARGEST));
+        let scale = _mm512_sub_ps(self.exponent(), _mm512_set1_ps(BITS - 16.0));
         _mm512_mask_blend_ps(is_finite, _mm512_set1_ps(f32::NAN), scale)
     }
 }
 
-/// The digits of four vectors times `factor`: of each lane the four bytes side by side, for each digit.
+/// The digits of four vectors, shifted: of each lane the four bytes side by side, for each digit.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(crate) fn quads(values: [__m512; 4], factor: __m512) -> [__m512i; DIGITS] {
+pub(crate) fn quads(values: [__m512; 4], shift: __m512) -> [__m512i; DIGITS] {
     /// Takes the bits of the first operand where the last one's are set, and those of the second elsewhere.
     const SELECT: i32 = 0xe4;
 
@@ -84,7 +94,7 @@ pub(crate) fn quads(values: [__m512; 4], factor: __m512) -> [__m512i; DIGITS] {
     let middle = _mm512_set1_epi32(0x0080_8080);
     let mut numbers = [middle; 4];
     for (number, value) in numbers.iter_mut().zip(values) {
-        *number = _mm512_add_epi32(_mm512_cvtps_epi32(_mm512_mul_ps(value, factor)), middle);
+        *number = _mm512_add_epi32(_mm512_cvtps_epi32(_mm512_scalef_ps(value, shift)), middle);
     }
     let [a, b, c, d] = numbers;
     // Bytes 0 and 2 of two numbers, and bytes 1 and 3.
@@ -120,15 +130,16 @@ mod tests {
         let (digits, scale) = unsafe {
             let vectors = values.map(|row| _mm512_loadu_ps(row.as_ptr()));
             let peak = vectors.into_iter().fold(Peak::none(), |peak, vector| peak.with(vector)).of_all_lanes();
-            (quads(vectors, peak.factor()), lanes(peak.scale())[0])
+            (quads(vectors, peak.shift()), lanes(peak.scale())[0])
         };
         // SAFETY: as above.
         let digits = digits.map(|digits| unsafe { std::mem::transmute::<__m512i, [[i8; 4]; 16]>(digits) });
         for (row, values) in values.iter().enumerate() {
             for (lane, &value) in values.iter().enumerate() {
                 let [high, mid, low] = digits.map(|digits| f64::from(digits[lane][row]));
-                let found = (high + mid / 256.0 + low / 65_536.0) * f64::from(scale);
-                assert!((found - f64::from(value)).abs() <= 12.4 * 2f64.powi(-22), "{row} {lane}: {found}, {value}");
+                let found = (high + mid / 256.0 + low / 65_536.0) * f64::from(scale).exp2();
+                // The largest is 12.31, so a unit is 2⁻¹⁹.
+                assert!((found - f64::from(value)).abs() <= 2f64.powi(-20), "{row} {lane}: {found}, {value}");
             }
         }
     }
@@ -139,19 +150,30 @@ mod tests {
             eprintln!("passed over: this processor lacks the tile unit");
             return;
         }
-        for (value, is_finite) in
-            [(0.0, true), (-3.0, true), (f32::MAX, true), (1e-42, true), (f32::INFINITY, false), (-f32::NAN, false)]
-        {
-            // SAFETY: the processor has the features.
-            let (scale, factor) = unsafe {
-                let peak = Peak::none().with(_mm512_set1_ps(-0.5 * value.abs().min(1.0))).with(_mm512_set1_ps(value));
-                (lanes(peak.scale())[3], lanes(peak.factor())[3])
+        // Beside a value, the first digits of it and of half of it.
+        for (value, expected) in [
+            (0.0, [0, 0]),
+            (1.0, [64, 32]),
+            (-1.99, [-127, -64]),
+            (1.9999, [64, 32]),
+            (f32::MAX, [64, 32]),
+            (-1e-42, [-89, -45]),
+            (f32::from_bits(1), [64, 0]),
+        ] {
+            // SAFETY: the processor has the features; the array is of 64 bytes.
+            let (scale, digits) = unsafe {
+                let vector = _mm512_set1_ps(value);
+                let peak = Peak::none().with(_mm512_set1_ps(0.5 * value)).with(vector);
+                let [high, _, _] = quads([vector, _mm512_set1_ps(0.5 * value), vector, vector], peak.shift());
+                (lanes(peak.scale())[3], std::mem::transmute::<__m512i, [[i8; 4]; 16]>(high)[3])
             };
-            assert_eq!(scale.is_finite(), is_finite, "{value}: {scale}");
-            assert!(factor.is_finite());
-            if value == -3.0 {
-                assert!((f64::from(scale) * 127.49 - 3.0).abs() < 1e-3, "{scale}");
-            }
+            assert!(scale.is_finite(), "{value}: {scale}");
+            assert_eq!(digits[..2], expected, "{value}");
+        }
+        for value in [f32::INFINITY, -f32::NAN] {
+            // SAFETY: as above.
+            let scale = unsafe { lanes(Peak::none().with(_mm512_set1_ps(value)).with(_mm512_set1_ps(1.0)).scale())[3] };
+            assert!(scale.is_nan());
         }
     }
 }

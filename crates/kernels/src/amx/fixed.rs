@@ -101,10 +101,10 @@ impl Room {
         // SAFETY: the caller's; a row has 64 bytes for each digit.
         unsafe {
             let peak = peak(vectors).of_all_lanes();
-            let factor = peak.factor();
+            let shift = peak.shift();
             self.scales.start().add(row).write(_mm512_cvtss_f32(peak.scale()));
             for step in 0..self.steps {
-                for (digit, bytes) in quads(quad(vectors, step * QUAD, 1), factor).into_iter().enumerate() {
+                for (digit, bytes) in quads(quad(vectors, step * QUAD, 1), shift).into_iter().enumerate() {
                     let target = target.wrapping_add(step * STEP_BYTES + digit * TILE_BYTES);
                     store(bytes, target);
                     prefetch(target.wrapping_add(2 * STEP).cast());
@@ -134,12 +134,12 @@ impl Room {
     unsafe fn fill_columns_of(self, tile: usize, axis: impl Axis) {
         // SAFETY: the caller's; a tile has a row for every quad.
         unsafe {
-            let factor = self.take_scales(tile, axis);
+            let shift = self.take_scales(tile, axis);
             for step in 0..self.steps {
                 let target = self.tile(tile).wrapping_add(step * STEP_BYTES);
                 for row in 0..TILE {
                     let quad = quad(axis, step * STEP + row, TILE);
-                    for (digit, bytes) in quads(quad, factor).into_iter().enumerate() {
+                    for (digit, bytes) in quads(quad, shift).into_iter().enumerate() {
                         store(bytes, target.wrapping_add(digit * TILE_BYTES + row * STEP));
                     }
                 }
@@ -155,13 +155,13 @@ impl Room {
     pub(crate) unsafe fn fill_rows(self, tile: usize, axis: impl Axis) {
         // SAFETY: the caller's; a tile has sixteen rows.
         unsafe {
-            let factor = self.take_scales(tile, axis);
+            let shift = self.take_scales(tile, axis);
             for step in 0..self.steps {
                 let target = self.tile(tile).wrapping_add(step * STEP_BYTES);
                 let mut columns = [[_mm512_setzero_si512(); TILE]; DIGITS];
                 for column in 0..TILE {
                     let quad = quad(axis, step * STEP + column, TILE);
-                    for (columns, bytes) in columns.iter_mut().zip(quads(quad, factor)) {
+                    for (columns, bytes) in columns.iter_mut().zip(quads(quad, shift)) {
                         columns[column] = bytes;
                     }
                 }
@@ -174,7 +174,7 @@ impl Room {
         }
     }
 
-    /// Finds the scale of each lane, and gives the factors.
+    /// Finds the scale of each lane, and gives the shifts.
     ///
     /// # Safety
     /// As [`Self::fill_columns`].
@@ -185,7 +185,7 @@ impl Room {
         unsafe {
             let peak = peak(axis);
             _mm512_storeu_ps(self.scales.start().add(tile * TILE), peak.scale());
-            peak.factor()
+            peak.shift()
         }
     }
 }
@@ -479,19 +479,15 @@ unsafe fn write(sums: &Sums, (rows, columns): (&[f32], &[f32]), results: Results
             let sum = |digit: usize| _mm512_load_si512(sums.0[digit * TILE + row].as_ptr().cast());
             let low = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum(2)), digit, _mm512_cvtepi32_ps(sum(1)));
             let value = _mm512_fmadd_ps(low, digit, _mm512_cvtepi32_ps(sum(0)));
-            // The smaller scale first: neither half of the way is out of range unless the result is. NaN is not the smaller.
-            let row_scale = _mm512_set1_ps(scale);
-            let is_smaller = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(row_scale, columns);
-            let value = _mm512_mul_ps(value, _mm512_mask_blend_ps(is_smaller, columns, row_scale));
-            let last = _mm512_mask_blend_ps(is_smaller, row_scale, columns);
+            let value = _mm512_scalef_ps(value, _mm512_add_ps(_mm512_set1_ps(scale), columns));
             let target = results.start.wrapping_add(row * results.stride);
             if results.writing != Writing::Stream {
                 prefetch(target.wrapping_add(TILE * results.stride));
             }
             match results.writing {
-                Writing::Store => _mm512_storeu_ps(target, _mm512_mul_ps(value, last)),
-                Writing::Stream => _mm512_stream_ps(target, _mm512_mul_ps(value, last)),
-                Writing::Add => _mm512_storeu_ps(target, _mm512_fmadd_ps(value, last, _mm512_loadu_ps(target))),
+                Writing::Store => _mm512_storeu_ps(target, value),
+                Writing::Stream => _mm512_stream_ps(target, value),
+                Writing::Add => _mm512_storeu_ps(target, _mm512_add_ps(value, _mm512_loadu_ps(target))),
             }
         }
     }
