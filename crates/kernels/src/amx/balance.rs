@@ -45,7 +45,7 @@ impl Balance {
         const LOWEST: i32 = -60;
         const ONE: i32 = exponent(1.0f32.to_bits());
 
-        let powers = sizes.iter().map(|&size| (exponent(size) - ONE + SLACK).clamp(LOWEST, 0));
+        let powers = sizes.iter().map(|&size| (exponent(size) - ONE).clamp(LOWEST, 0));
         if powers.clone().all(|power| power == 0) {
             return None;
         }
@@ -66,7 +66,7 @@ impl Balance {
     }
 }
 
-/// Binary digits by which sizes may differ without a factor: as many are lost at most.
+/// Binary digits by which sizes may differ without any factor: as many are lost at most.
 const SLACK: i32 = 2;
 
 /// Where the exponent begins in the bits of an f32.
@@ -162,11 +162,11 @@ mod tests {
         // Two outputs of four inputs with two taps each.
         let w = [1.0, 0.5, -0.01, 0.0, 0.3, 0.0, 0.0, 0.0, 0.1, -0.9, 0.0, 0.004, 0.2, 0.0, 0.0, 0.0];
         let balance = Balance::of_inputs(&w, 4, 2).unwrap();
-        // 0.01 is 2⁻⁷ and something, so five digits beyond the slack.
-        assert_eq!(balance.left(), [1.0, 0.5f32.powi(5), 1.0, 0.0]);
-        assert_eq!(balance.right(), [1.0, 32.0, 1.0, 2f32.powi(60)]);
+        // 0.01 is 2⁻⁷ and something, and 0.3 is 2⁻² and something.
+        assert_eq!(balance.left(), [1.0, 0.5f32.powi(7), 0.25, 0.0]);
+        assert_eq!(balance.right(), [1.0, 128.0, 4.0, 2f32.powi(60)]);
         let balance = Balance::of_outputs(&[0.001, -0.002, 4.0, 6.0], 2, 1).unwrap();
-        assert_eq!(balance.left(), [0.5f32.powi(9), 1.0]);
+        assert_eq!(balance.left(), [0.5f32.powi(11), 1.0]);
         assert!(Balance::of_outputs(&[0.7, -1.2, 2.0, 0.0], 2, 1).is_none());
     }
 
