@@ -13,9 +13,9 @@ use crate::exit::no_memory;
 use crate::job::Job;
 
 // Estimate and peak resident size of one step (`train --dry-run`), MiB, on two threads with AMX: ResNet-18 batch 8 449 and
-// 459, batch 32 972 and 1029; ResNet-50 batch 4 770 and 715; BaseNet of three blocks at width 0.125 batch 64 141 and 128,
-// batch 256 436 and 425, at width 1 batch 8 262 and 280, batch 24 454 and 441; the whole BaseNet batch 8 1248 and 1288,
-// batch 16 1800 and 1849.
+// 439, batch 32 972 and 1035; ResNet-50 batch 4 770 and 729; BaseNet of three blocks at width 0.125 batch 64 141 and 124,
+// batch 256 436 and 421, at width 1 batch 8 262 and 277, batch 24 454 and 443; the whole BaseNet batch 8 1248 and 1217,
+// batch 16 1800 and 1777.
 
 const F32: u64 = 4;
 const MIB: u64 = 1 << 20;

@@ -4,7 +4,7 @@ mod gradient;
 mod pointwise;
 
 pub(super) use gradient::weight_gradient;
-pub(super) use pointwise::{forward, input_gradient};
+pub(super) use pointwise::input_gradient;
 
 use crate::amx::TILE;
 use crate::amx::fixed::MAX_DEPTH;

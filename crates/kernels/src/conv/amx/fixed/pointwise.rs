@@ -1,14 +1,13 @@
-//! A window of one pixel that moves by one: the product of all pixels and the weights.
+//! The gradient of the input for a window of one pixel that moves by one: the product of all gradients and the weights.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::amx::fixed::{Operand, Pixels, Results, Room, Writing, multiply};
+use crate::amx::fixed::{Operand, Pixels, Results, Writing, multiply};
 use crate::amx::{Balance, DEPTH, TILE, Tiles};
 use crate::build::{Parts, build_parts};
 use crate::conv::shape::ConvShape;
-use crate::scratch::Buffer;
 
 /// Values of the pixels of a task, about: as operands they stay in the second-level cache.
 const BLOCK: usize = 128 * 1024;
@@ -16,42 +15,19 @@ const BLOCK: usize = 128 * 1024;
 /// Pixels of a task at most.
 const MOST_PIXELS: usize = 256;
 
-/// `y = x · wᵀ`.
-pub(in super::super) fn forward(x: &[f32], w: &[f32], shape: &ConvShape) -> Vec<f32> {
-    let (inputs, outputs) = (shape.c_in, shape.c_out);
-    let balance = Balance::of_inputs(w, inputs, 1);
-    let weights = weights(inputs, outputs, |tile, room| {
-        // Sixteen outputs' rows become columns.
-        let mut columns = Buffer::lend(inputs * TILE);
-        let rows = &w[tile * TILE * inputs..][..TILE * inputs];
-        for (input, column) in columns.chunks_exact_mut(TILE).enumerate() {
-            column.iter_mut().zip(rows[input..].iter().step_by(inputs)).for_each(|(target, value)| *target = *value);
-        }
-        // SAFETY: whoever comes here has the unit; each tile is one task's.
-        unsafe { room.fill_columns(tile, columns.as_chunks().0, balance.as_ref()) };
-    });
-    Product { source: x, weights, balance, depth: inputs, columns: outputs }.of_all_pixels()
-}
-
 /// `dx = dy · w`.
 pub(in super::super) fn input_gradient(dy: &[f32], w: &[f32], shape: &ConvShape) -> Vec<f32> {
     let (inputs, outputs) = (shape.c_in, shape.c_out);
     let balance = Balance::of_outputs(w, inputs, 1);
     let rows: Vec<&[f32]> = w.chunks_exact(inputs).collect();
-    let weights = weights(outputs, inputs, |tile, room| {
+    let mut weights = Operand::new(inputs / TILE, outputs);
+    let room = weights.room();
+    (0..inputs / TILE).into_par_iter().for_each(|tile| {
         let axis = Pixels { pixels: &rows, first: tile * TILE };
         // SAFETY: whoever comes here has the unit; a row has these inputs; each tile is one task's.
         unsafe { room.fill_columns(tile, axis, balance.as_ref()) };
     });
     Product { source: dy, weights, balance, depth: outputs, columns: inputs }.of_all_pixels()
-}
-
-/// The weights as right operand, tile by tile.
-fn weights(depth: usize, columns: usize, fill: impl Fn(usize, Room) + Sync) -> Operand {
-    let mut operand = Operand::new(columns / TILE, depth);
-    let room = operand.room();
-    (0..columns / TILE).into_par_iter().for_each(|tile| fill(tile, room));
-    operand
 }
 
 /// A product of pixels, a row of `depth` values each, and weights.
