@@ -7,6 +7,7 @@ use super::grid::{Band, Grid, bands};
 use super::source::{BLOCK, Source, WIDTH};
 use super::transposed::{Gradients, Inputs};
 use super::weights::{Panel, panels};
+use super::{OWN_SUMS, TASKS_PER_THREAD};
 use crate::amx::{DEPTH, Product, TILE, Tiles};
 use crate::build::Parts;
 use crate::conv::pass::Pass;
@@ -14,9 +15,6 @@ use crate::conv::shape::ConvShape;
 use crate::conv::window::Window;
 use crate::conv::{num_runs, sum_in_order};
 use crate::scratch::Buffer;
-
-/// Sums of a run at most, so that each run may have its own: a mebibyte.
-const OWN_SUMS: usize = 256 * 1024;
 
 /// Bytes of a band's copies, about, where one thread works on it alone: with the sums they stay in the second-level cache.
 const BAND_BYTES: usize = 896 * 1024;
@@ -36,9 +34,6 @@ const PANELS_BYTES: usize = 1280 * 1024;
 
 /// Panels of inputs that are computed together, at least.
 const FEWEST_PANELS: usize = 2;
-
-/// Tasks for each thread at least, if there are so many, so that none waits long for another. No sum depends on it.
-const TASKS_PER_THREAD: usize = 4;
 
 /// Panels of outputs of a task: few enough that all threads have some.
 const TASK_OUTPUTS: usize = 8;

@@ -20,6 +20,12 @@ use crate::simd::{self, CpuPath};
 /// Outputs of a batch at most, all channels counted as one, if Winograd's algorithm has a say.
 const FEW: usize = 512;
 
+/// Sums of the weights' gradient at most, so that each run of pixels may have its own: a mebibyte.
+const OWN_SUMS: usize = 256 * 1024;
+
+/// Tasks for each thread, about, where threads share the sums, so that none waits long for another. No sum depends on it.
+const TASKS_PER_THREAD: usize = 4;
+
 /// The tile unit, and into how many parts it splits an f32. The CPU path is asked once: it may change meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unit {

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::super::{OWN_SUMS, TASKS_PER_THREAD};
 use crate::amx::fixed::{Operand, Pixels, Results, Room, Writing, multiply};
 use crate::amx::{DEPTH, TILE, Tiles};
 use crate::build::Parts;
@@ -18,14 +19,8 @@ const BLOCK: usize = 512;
 /// Blocks whose gradients are kept at a time where threads share the sums.
 const SHARED_BLOCKS: usize = 16;
 
-/// Sums of a run at most, so that each run may have its own: a mebibyte.
-const OWN_SUMS: usize = 256 * 1024;
-
 /// Tiles of rows that are multiplied together: they stay in the second-level cache while all columns pass by.
 const ROWS: usize = 16;
-
-/// Tasks for each thread, about, where threads share the sums. No sum depends on it.
-const TASKS_PER_THREAD: usize = 4;
 
 /// Gradient of the weights, OIHW.
 ///
