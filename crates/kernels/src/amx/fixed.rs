@@ -4,7 +4,7 @@
 //! digits of base 256, from -128 to 127 (the Ozaki scheme: Ootomo, Ozaki and Yokota 2024, "DGEMM on integer matrix
 //! multiplication unit"). Of the nine products of digits the six highest are formed; their sums are exact. So a sum is
 //! as exact as in f32 unless its values differ in size by much more than they do in a layer: its error is that of the
-//! largest ones, where f32's is each value's own.
+//! largest ones, where f32's is each value's own. See [`Balance`] for what is done about that.
 
 use std::arch::asm;
 use std::arch::x86_64::*;

@@ -17,8 +17,8 @@ pub enum CpuPath {
     ///
     /// Most of them in fixed point: values that are summed together, of one pixel or of one channel in some hundred pixels,
     /// become numbers of 24 binary digits of the largest of them, and their products are exact. The error is that of
-    /// f32 relative to the largest products of a sum (2e-6 of the largest result, 5e-6 with inputs of very different
-    /// sizes); what is 2²⁴ times smaller than its neighbours counts as zero. Others split each f32 into three bf16 numbers
+    /// f32 relative to the largest products of a sum (4e-6 of the largest result in the tests, whose inputs differ in size by
+    /// four orders of magnitude); what is 2²⁴ times smaller than its neighbours counts as zero. Others split each f32 into three bf16 numbers
     /// and sum six of their products in f32; there a value beyond 3.39e38, the largest of bf16, counts as infinite.
     /// Linux only.
     Amx,

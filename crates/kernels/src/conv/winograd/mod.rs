@@ -143,7 +143,7 @@ impl Planes {
         Self { width, row, panel: 0, plane: plane_stride(tiles * row) }
     }
 
-    /// Panels of two vectors: for matrices that a product reads whole vectors of.
+    /// Panels of whole vectors: for matrices that a product reads those of.
     fn panels(tiles: usize, channels: usize, width: usize) -> Self {
         let panel = tiles * width + GAP;
         Self { width, row: width, panel, plane: plane_stride(channels.div_ceil(width) * panel) }

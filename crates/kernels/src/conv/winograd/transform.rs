@@ -159,7 +159,8 @@ unsafe fn gradient_to_points<V: Vector>(y: [V; TILE]) -> [V; WINDOW] {
 ///
 /// # Safety
 /// The processor has the vector's instructions; `pixels` covers the images, `zeros` as many values as `pixels` has
-/// channels, and `out` [`Planes::len`] values with rows of whole vectors.
+/// channels, and `out` [`Planes::len`] values with rows of whole vectors. What is streamed is aligned to the vector, and
+/// [fenced](crate::simd::fence_streams) by the caller.
 #[inline(always)]
 pub(super) unsafe fn inputs<V: Vector, const STREAM: bool>(
     pixels: Channels,
