@@ -389,15 +389,15 @@ pub(crate) unsafe fn multiply(
     }
 }
 
-/// Memory that later products need, asked for meanwhile; it may lie anywhere.
+/// Memory that later products need, brought to the second-level cache meanwhile; it may lie anywhere.
 struct Ahead {
     right: *const u8,
     left: *const u8,
 }
 
 impl Ahead {
-    /// Bytes of the right operand that a step asks for.
-    const RIGHT: usize = 4 * 64;
+    /// Bytes of the right operand that a step asks for: eight tiles of rows ask for all of the next one.
+    const RIGHT: usize = STEP_BYTES / 8;
     /// Of the left one.
     const LEFT: usize = 2 * 64;
 }
@@ -406,7 +406,8 @@ impl Ahead {
 #[repr(C, align(64))]
 struct Sums([[i32; TILE]; DIGITS * TILE]);
 
-/// The sums of products of digits of one tile.
+/// The sums of products of digits of one tile. Half of the lines of the left operand's next step are brought to the
+/// first-level cache meanwhile, as the loads alone do not keep up with the products; more of them would take loads' turns.
 ///
 /// # Safety
 /// The tiles are configured whole; both operands have as many steps, one at least.
@@ -423,24 +424,28 @@ unsafe fn sum_digits(left: *const u8, right: *const u8, steps: usize, sums: &mut
             "tileloadd tmm3, [{left} + {row}]",
             "tileloadd tmm6, [{right} + {row}]",
             "tdpbssd tmm0, tmm3, tmm6",
+            ".irp at,0,128,256,384\nprefetcht0 [{left} + 3072 + \\at]\n.endr",
             "tileloadd tmm4, [{left} + {row} + 1024]",
             "tdpbssd tmm1, tmm4, tmm6",
-            "prefetcht1 [{right_ahead}]",
-            "prefetcht1 [{right_ahead} + 64]",
+            ".irp at,512,640,768,896\nprefetcht0 [{left} + 3072 + \\at]\n.endr",
+            ".irp at,0,64,128\nprefetcht1 [{right_ahead} + \\at]\n.endr",
             "tileloadd tmm5, [{left} + {row} + 2048]",
             "tdpbssd tmm2, tmm5, tmm6",
+            ".irp at,1024,1152,1280,1408\nprefetcht0 [{left} + 3072 + \\at]\n.endr",
             "tileloadd tmm7, [{right} + {row} + 1024]",
             "tdpbssd tmm1, tmm3, tmm7",
-            "prefetcht1 [{right_ahead} + 128]",
-            "prefetcht1 [{right_ahead} + 192]",
+            ".irp at,1536,1664,1792,1920\nprefetcht0 [{left} + 3072 + \\at]\n.endr",
+            ".irp at,192,256,320\nprefetcht1 [{right_ahead} + \\at]\n.endr",
             "tdpbssd tmm2, tmm4, tmm7",
+            ".irp at,2048,2176,2304,2432\nprefetcht0 [{left} + 3072 + \\at]\n.endr",
             "tileloadd tmm6, [{right} + {row} + 2048]",
             "tdpbssd tmm2, tmm3, tmm6",
+            ".irp at,2560,2688,2816,2944\nprefetcht0 [{left} + 3072 + \\at]\n.endr",
             "prefetcht1 [{left_ahead}]",
             "prefetcht1 [{left_ahead} + 64]",
             "add {left}, 3072",
             "add {right}, 3072",
-            "add {right_ahead}, 256",
+            "add {right_ahead}, 384",
             "add {left_ahead}, 128",
             "dec {steps}",
             "jnz 2b",
@@ -462,7 +467,7 @@ unsafe fn sum_digits(left: *const u8, right: *const u8, steps: usize, sums: &mut
 }
 
 // The assembly above counts in these.
-const _: () = assert!(STEP_BYTES == 3072 && TILE_BYTES == 1024 && Ahead::RIGHT == 256 && Ahead::LEFT == 128);
+const _: () = assert!(STEP_BYTES == 3072 && TILE_BYTES == 1024 && Ahead::RIGHT == 384 && Ahead::LEFT == 128);
 
 /// Writes one tile of results, and asks for the place of the one below.
 ///
