@@ -120,6 +120,14 @@ pub enum KernelError {
         /// Name of the argument.
         argument: &'static str,
     },
+    /// Two arguments of an op that writes one of them have one block of memory.
+    #[error("{op}: {argument} shares its memory with another argument, and the op writes in place; copy it first")]
+    Shared {
+        /// Name of the op.
+        op: &'static str,
+        /// Name of the argument.
+        argument: &'static str,
+    },
     /// Batch statistics of a single value per channel have no spread.
     #[error(
         "batch_norm_train: one value per channel in an input of shape {found:?}; use a batch of at least two, or batch_norm_eval"

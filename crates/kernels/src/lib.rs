@@ -56,6 +56,7 @@ mod error;
 mod flatten;
 mod geometry;
 mod graph;
+mod in_place;
 mod linear;
 mod loss;
 mod matrix;

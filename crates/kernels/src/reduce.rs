@@ -9,7 +9,7 @@ use crate::storage::require_f32;
 use crate::storage::{tensor, view};
 
 /// Elements of a chunk, about: what one task reads in one go, small enough for the first caches.
-const CHUNK: usize = 32 * 1024;
+pub(crate) const CHUNK: usize = 32 * 1024;
 
 /// Elements of a group of pixels, at least: a few vector registers.
 const GROUP: usize = 64;

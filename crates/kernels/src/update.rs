@@ -1,10 +1,11 @@
-//! Optimizer steps in place: one or two passes over each parameter, no temporary tensors.
+//! Optimizer steps in place: one pass over each parameter and what belongs to it, no temporary tensors.
 
-use candle_core::{CpuStorage, InplaceOp2, InplaceOp3, Layout, Result, Tensor};
+use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
-use crate::reduce::Lanes;
-use crate::storage::{option_error, require_f32, require_shape, slice, slice_mut};
+use crate::in_place::write;
+use crate::reduce::{CHUNK, vectorised};
+use crate::storage::{option_error, require_f32, require_shape};
 
 /// How past gradients enter a step of SGD.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -156,31 +157,31 @@ fn sgd(own: &SgdParam<'_>, momentum: Momentum, scale: f32) -> Result<()> {
     check(OP, param, &[("grad", grad), ("momentum_buffer", momentum_buffer)])?;
     let grad = grad.detach().contiguous()?;
     let (lr, decay) = (lr as f32, weight_decay as f32);
-    let accumulate = |momentum: f32| {
-        let accumulate = move |buffer: &mut f32, grad: f32, param: f32| {
-            *buffer = momentum * *buffer + (scale * grad + decay * param);
-        };
-        momentum_buffer.inplace_op3(&grad, param, &Update(OP, accumulate))
-    };
-    match momentum {
+    let (factor, is_nesterov) = match momentum {
         Momentum::None => {
-            let descend = move |param: &mut f32, grad: f32| *param -= lr * (scale * grad + decay * *param);
-            param.inplace_op2(&grad, &Update(OP, descend))
+            return write(OP, [("param", param)], ("grad", &grad), |[params], grads| {
+                each_pair(params, grads, |param, grad| *param -= lr * (scale * grad + decay * *param));
+            });
         }
-        Momentum::Heavy { momentum } => {
-            accumulate(momentum as f32)?;
-            let descend = move |param: &mut f32, buffer: f32| *param -= lr * buffer;
-            param.inplace_op2(momentum_buffer, &Update(OP, descend))
-        }
-        Momentum::Nesterov { momentum } => {
-            let momentum = momentum as f32;
-            accumulate(momentum)?;
-            let descend = move |param: &mut f32, grad: f32, buffer: f32| {
-                *param -= lr * (scale * grad + decay * *param + momentum * buffer);
-            };
-            param.inplace_op3(&grad, momentum_buffer, &Update(OP, descend))
-        }
-    }
+        Momentum::Heavy { momentum } => (momentum as f32, false),
+        Momentum::Nesterov { momentum } => (momentum as f32, true),
+    };
+    let targets = [("param", param), ("momentum_buffer", momentum_buffer)];
+    write(OP, targets, ("grad", &grad), |[params, buffers], grads| {
+        let chunks = params.par_chunks_mut(CHUNK).zip(buffers.par_chunks_mut(CHUNK)).zip(grads.par_chunks(CHUNK));
+        chunks.for_each(|((params, buffers), grads)| {
+            vectorised(
+                #[inline(always)]
+                || {
+                    for ((param, buffer), grad) in params.iter_mut().zip(buffers).zip(grads) {
+                        let grad = scale * grad + decay * *param;
+                        *buffer = factor * *buffer + grad;
+                        *param -= lr * if is_nesterov { grad + factor * *buffer } else { *buffer };
+                    }
+                },
+            );
+        });
+    })
 }
 
 /// One step of AdamW (Loshchilov and Hutter 2019) on one parameter, in place.
@@ -215,19 +216,28 @@ fn adamw(own: &AdamWParam<'_>, rule: AdamWRule, scale: f32) -> Result<()> {
     let AdamWRule { beta1, beta2, eps, step } = rule;
     let correction = |beta: f64| 1.0 - beta.powf(step as f64);
     let (rest1, keep2, rest2) = ((1.0 - beta1) as f32, beta2 as f32, (1.0 - beta2) as f32);
-    let first = move |moment: &mut f32, grad: f32| *moment += rest1 * (scale * grad - *moment);
-    let second = move |moment: &mut f32, grad: f32| {
-        let grad = scale * grad;
-        *moment = keep2 * *moment + rest2 * grad * grad;
-    };
-    first_moment.inplace_op2(&grad, &Update(OP, first))?;
-    second_moment.inplace_op2(&grad, &Update(OP, second))?;
     let (shrink, size) = ((1.0 - lr * weight_decay) as f32, (lr / correction(beta1)) as f32);
     let (root, eps) = (correction(beta2).sqrt() as f32, eps as f32);
-    let descend = move |param: &mut f32, first: f32, second: f32| {
-        *param = shrink * *param - size * (first / (second.sqrt() / root + eps));
-    };
-    param.inplace_op3(first_moment, second_moment, &Update(OP, descend))
+    let targets = [("param", param), moments[0], moments[1]];
+    write(OP, targets, ("grad", &grad), |[params, firsts, seconds], grads| {
+        let moments = firsts.par_chunks_mut(CHUNK).zip(seconds.par_chunks_mut(CHUNK));
+        let chunks = params.par_chunks_mut(CHUNK).zip(moments).zip(grads.par_chunks(CHUNK));
+        chunks.for_each(|((params, (firsts, seconds)), grads)| {
+            vectorised(
+                #[inline(always)]
+                || {
+                    for ((param, (first, second)), grad) in
+                        params.iter_mut().zip(firsts.iter_mut().zip(seconds)).zip(grads)
+                    {
+                        let grad = scale * grad;
+                        *first += rest1 * (grad - *first);
+                        *second = keep2 * *second + rest2 * grad * grad;
+                        *param = shrink * *param - size * (*first / (second.sqrt() / root + eps));
+                    }
+                },
+            );
+        });
+    })
 }
 
 /// Moves an exponential moving average towards a parameter, in place:
@@ -246,8 +256,10 @@ pub fn ema_step(average: &Tensor, param: &Tensor, decay: f64) -> Result<()> {
         return gpu::ema_steps(&[(average, param)], decay);
     }
     let (keep, rest) = (decay as f32, (1.0 - decay) as f32);
-    let blend = move |average: &mut f32, param: f32| *average = keep * *average + rest * param;
-    average.inplace_op2(&param.detach().contiguous()?, &Update(OP, blend))
+    let param = param.detach().contiguous()?;
+    write(OP, [("average", average)], ("param", &param), |[averages], params| {
+        each_pair(averages, params, |average, param| *average = keep * *average + rest * param);
+    })
 }
 
 fn check_count(step: usize) -> Result<()> {
@@ -276,57 +288,14 @@ fn check(op: &'static str, param: &Tensor, others: &[(&'static str, &Tensor)]) -
     Ok(())
 }
 
-/// Applies a function to each element of the destination and its partners.
-struct Update<F>(&'static str, F);
-
-impl<F: Fn(&mut f32, f32) + Sync> InplaceOp2 for Update<F> {
-    fn name(&self) -> &'static str {
-        self.0
-    }
-
-    fn cpu_fwd(
-        &self,
-        target: &mut CpuStorage,
-        target_layout: &Layout,
-        source: &CpuStorage,
-        source_layout: &Layout,
-    ) -> Result<()> {
-        let target = slice_mut(self.0, "destination", target, target_layout)?;
-        let source = slice(self.0, "source", source, source_layout)?;
-        let chunk = Lanes::new(1).chunk();
-        target.par_chunks_mut(chunk).zip(source.par_chunks(chunk)).for_each(|(target, source)| {
-            target.iter_mut().zip(source).for_each(|(target, &source)| (self.1)(target, source));
-        });
-        Ok(())
-    }
-}
-
-impl<F: Fn(&mut f32, f32, f32) + Sync> InplaceOp3 for Update<F> {
-    fn name(&self) -> &'static str {
-        self.0
-    }
-
-    fn cpu_fwd(
-        &self,
-        target: &mut CpuStorage,
-        target_layout: &Layout,
-        first: &CpuStorage,
-        first_layout: &Layout,
-        second: &CpuStorage,
-        second_layout: &Layout,
-    ) -> Result<()> {
-        let target = slice_mut(self.0, "destination", target, target_layout)?;
-        let first = slice(self.0, "source", first, first_layout)?;
-        let second = slice(self.0, "source", second, second_layout)?;
-        let chunk = Lanes::new(1).chunk();
-        let sources = first.par_chunks(chunk).zip(second.par_chunks(chunk));
-        target.par_chunks_mut(chunk).zip(sources).for_each(|(target, (first, second))| {
-            for ((target, &first), &second) in target.iter_mut().zip(first).zip(second) {
-                (self.1)(target, first, second);
-            }
-        });
-        Ok(())
-    }
+/// Applies a function to each element that is written and its partner.
+fn each_pair(targets: &mut [f32], sources: &[f32], work: impl Fn(&mut f32, f32) + Copy + Sync) {
+    targets.par_chunks_mut(CHUNK).zip(sources.par_chunks(CHUNK)).for_each(|(targets, sources)| {
+        vectorised(
+            #[inline(always)]
+            || targets.iter_mut().zip(sources).for_each(|(target, &source)| work(target, source)),
+        );
+    });
 }
 
 /// The steps over lists on a GPU: everything is checked, then one launch is queued.

@@ -102,6 +102,10 @@ fn updates() {
     let adam = AdamWStep { lr: 0.1, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, step: 0 };
     refused(adamw_step(&param, &grad, &buffer, &zeros(&[2, 3]), adam), &["adamw_step", "step", "at least 1"]);
     refused(ema_step(&param, &grad, 1.1), &["ema_step", "decay"]);
+    refused(ema_step(&param, &param, 0.5), &["ema_step", "param", "shares its memory"]);
+    let heavy = SgdStep { momentum: Momentum::Heavy { momentum: 0.9 }, ..sgd };
+    refused(sgd_step(&param, &grad, &param, heavy), &["sgd_step", "momentum_buffer", "shares its memory"]);
+    refused(sgd_step(&param, &buffer, &buffer, heavy), &["sgd_step", "grad", "shares its memory"]);
     refused(sum_of_squares(&labels(&[1])), &["sum_of_squares", "U32"]);
 }
 
