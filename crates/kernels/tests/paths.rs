@@ -66,6 +66,9 @@ fn cases() -> Vec<Case> {
         case("few channels, direct", [3, 11, 9, 8], [8, 8, 3, 3], 1, 1, 1),
         case("by two", [2, 15, 14, 24], [40, 24, 3, 3], 2, 1, 1),
         case("stem", [2, 30, 22, 3], [64, 3, 7, 7], 2, 3, 1),
+        case("stem, several bands", [1, 75, 70, 3], [16, 3, 7, 7], 2, 3, 1),
+        case("stem, window of 8 by 5 over four channels", [2, 23, 41, 4], [32, 4, 8, 5], 2, 2, 1),
+        case("stem, high window without padding", [2, 40, 30, 2], [48, 2, 13, 8], 2, 0, 1),
         case("pointwise", [3, 6, 5, 130], [36, 130, 1, 1], 1, 0, 1),
         case("pointwise by two", [2, 7, 8, 32], [64, 32, 1, 1], 2, 0, 1),
         case("odd number of channels", [2, 9, 8, 5], [24, 5, 3, 3], 1, 1, 1),
@@ -76,6 +79,7 @@ fn cases() -> Vec<Case> {
         case("few outputs of many weights", [4, 14, 14, 256], [176, 256, 3, 3], 2, 1, 1),
         uneven(case("inputs of different sizes", [1, 24, 24, 128], [128, 128, 3, 3], 1, 1, 1)),
         uneven(case("inputs of different sizes, pointwise", [2, 9, 9, 64], [48, 64, 1, 1], 1, 0, 1)),
+        uneven(case("inputs of different sizes, stem", [2, 30, 22, 3], [64, 3, 7, 7], 2, 3, 1)),
         case("grouped", [2, 6, 6, 64], [96, 16, 3, 3], 1, 1, 4),
     ]
 }

@@ -82,6 +82,23 @@ impl Peak {
     }
 }
 
+/// The number of each lane, shifted. Digits from -128 to 127 are bytes less 128 of a number that is larger by as much in
+/// every digit, which this is.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn numbers(values: __m512, shift: __m512) -> __m512i {
+    _mm512_add_epi32(_mm512_cvtps_epi32(_mm512_scalef_ps(values, shift)), _mm512_set1_epi32(0x0080_8080))
+}
+
+/// The digits of a vector, shifted: the bytes of all lanes side by side, for each digit.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn rows(values: __m512, shift: __m512) -> [__m128i; DIGITS] {
+    let (numbers, middle) = (numbers(values, shift), _mm_set1_epi8(-128));
+    let [high, mid] = [_mm512_srli_epi32::<16>(numbers), _mm512_srli_epi32::<8>(numbers)];
+    [high, mid, numbers].map(|digit| _mm_xor_si128(_mm512_cvtepi32_epi8(digit), middle))
+}
+
 /// The digits of four vectors, shifted: of each lane the four bytes side by side, for each digit.
 #[inline]
 #[target_feature(enable = "avx512f")]
@@ -90,13 +107,7 @@ pub(crate) fn quads(values: [__m512; 4], shift: __m512) -> [__m512i; DIGITS] {
     const SELECT: i32 = 0xe4;
 
     let (bytes, halves) = (_mm512_set1_epi32(0x00ff_00ff), _mm512_set1_epi32(0xffff));
-    // Digits from -128 to 127 are bytes less 128 of a number that is larger by as much in every digit.
-    let middle = _mm512_set1_epi32(0x0080_8080);
-    let mut numbers = [middle; 4];
-    for (number, value) in numbers.iter_mut().zip(values) {
-        *number = _mm512_add_epi32(_mm512_cvtps_epi32(_mm512_scalef_ps(value, shift)), middle);
-    }
-    let [a, b, c, d] = numbers;
+    let [a, b, c, d] = values.map(|values| numbers(values, shift));
     // Bytes 0 and 2 of two numbers, and bytes 1 and 3.
     let even = _mm512_ternarylogic_epi32::<SELECT>(a, _mm512_slli_epi32::<8>(b), bytes);
     let odd = _mm512_ternarylogic_epi32::<SELECT>(_mm512_srli_epi32::<8>(a), b, bytes);

@@ -21,13 +21,13 @@ use crate::tile::prefetch;
 pub(crate) const STEP: usize = 64;
 
 /// Values of a row of a tile: as many bytes make a number of 32 bits.
-const QUAD: usize = 4;
+pub(super) const QUAD: usize = 4;
 
 /// Bytes of a tile.
-const TILE_BYTES: usize = TILE * STEP;
+pub(super) const TILE_BYTES: usize = TILE * STEP;
 
 /// Bytes of a step in an operand: a tile for each digit.
-const STEP_BYTES: usize = DIGITS * TILE_BYTES;
+pub(super) const STEP_BYTES: usize = DIGITS * TILE_BYTES;
 
 /// Values along the shared axis at most: the three lowest products of digits are summed in 32 bits.
 pub(crate) const MAX_DEPTH: usize = (i32::MAX as usize) / (DIGITS * 128 * 128) / STEP * STEP;
@@ -60,11 +60,15 @@ impl Operand {
         Room { digits: Parts::of(&mut self.digits), scales: Parts::of(&mut self.scales), steps: self.steps }
     }
 
-    fn tile(&self, tile: usize) -> *const u8 {
+    pub(super) fn tile(&self, tile: usize) -> *const u8 {
         self.digits.as_ptr().cast::<u8>().wrapping_add(tile * self.steps * STEP_BYTES)
     }
 
-    fn scales(&self, tile: usize) -> &[f32] {
+    pub(super) fn steps(&self) -> usize {
+        self.steps
+    }
+
+    pub(super) fn scales(&self, tile: usize) -> &[f32] {
         &self.scales[tile * TILE..(tile + 1) * TILE]
     }
 }
@@ -347,7 +351,7 @@ pub(crate) enum Writing {
 
 impl Results {
     /// Those of a tile.
-    fn tile(self, row: usize, column: usize) -> Self {
+    pub(super) fn tile(self, row: usize, column: usize) -> Self {
         let start = self.start.wrapping_add(row * TILE * self.stride + column * TILE);
         Self { start, rows: self.rows.saturating_sub(row * TILE), ..self }
     }
@@ -369,7 +373,7 @@ pub(crate) unsafe fn multiply(
 ) {
     assert!(left.steps == right.steps && left.steps > 0, "operands of no depth, or of two");
     let steps = left.steps;
-    let mut sums = Sums([[0; TILE]; DIGITS * TILE]);
+    let mut sums = Sums::zeros();
     let rest = left.tile(first_row + rows);
     for column in 0..columns {
         let panel = right.tile(first_column + column);
@@ -404,7 +408,13 @@ impl Ahead {
 
 /// Tiles of sums of digits, highest first.
 #[repr(C, align(64))]
-struct Sums([[i32; TILE]; DIGITS * TILE]);
+pub(super) struct Sums([[i32; TILE]; DIGITS * TILE]);
+
+impl Sums {
+    pub(super) fn zeros() -> Self {
+        Self([[0; TILE]; DIGITS * TILE])
+    }
+}
 
 /// The sums of products of digits of one tile. Half of the lines of the left operand's next step are brought to the
 /// first-level cache meanwhile, as the loads alone do not keep up with the products; more of them would take loads' turns.
@@ -475,7 +485,7 @@ const _: () = assert!(STEP_BYTES == 3072 && TILE_BYTES == 1024 && Ahead::RIGHT =
 /// As [`multiply`].
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn write(sums: &Sums, (rows, columns): (&[f32], &[f32]), results: Results) {
+pub(super) unsafe fn write(sums: &Sums, (rows, columns): (&[f32], &[f32]), results: Results) {
     let digit = _mm512_set1_ps(1.0 / 256.0);
     // SAFETY: the caller's.
     unsafe {

@@ -16,6 +16,7 @@ pub(crate) mod fixed;
 mod operand;
 mod product;
 mod split;
+pub(crate) mod windows;
 
 pub(crate) use balance::Balance;
 pub(crate) use operand::{ZEROS, left_tile, right_tile};

@@ -80,7 +80,9 @@ impl Algorithm {
 
 fn forward(x: &[f32], w: &[f32], bias: Option<&[f32]>, shape: &ConvShape) -> Vec<f32> {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    if let Some(unit) = amx::Unit::of(shape) {
+    if bias.is_none() && amx::covers_windows(shape) {
+        return amx::windows(x, w, shape);
+    } else if let Some(unit) = amx::Unit::of(shape) {
         return unit.forward(x, w, bias, shape);
     }
     match Algorithm::of(shape) {

@@ -10,6 +10,8 @@ mod source;
 mod transposed;
 mod weights;
 
+pub(super) use fixed::forward as windows;
+
 use super::pass::Pass;
 use super::shape::ConvShape;
 use super::window::Window;
@@ -106,6 +108,11 @@ impl Unit {
         };
         if pointwise::covers(shape) { pointwise::gathered(x, shape, run) } else { run(x, shape) }
     }
+}
+
+/// Whether the forward pass is one of large windows over few channels, which [`windows`] computes.
+pub(super) fn covers_windows(shape: &ConvShape) -> bool {
+    simd::selected().path() == CpuPath::Amx && fixed::covers_windows(shape)
 }
 
 /// Whether the passes here can compute a shape: one group, no more padding than windows reach, and rows of which a copy

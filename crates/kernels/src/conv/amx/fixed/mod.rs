@@ -2,9 +2,12 @@
 
 mod gradient;
 mod pointwise;
+mod windows;
 
 pub(super) use gradient::weight_gradient;
 pub(super) use pointwise::input_gradient;
+pub(super) use windows::covers as covers_windows;
+pub(in crate::conv) use windows::forward;
 
 use crate::amx::TILE;
 use crate::amx::fixed::MAX_DEPTH;
