@@ -43,7 +43,7 @@ use crate::terminal::Talk;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    taper_kernels::keep_freed_memory();
+    taper_kernels::prepare_allocator();
     terminal::start_log(cli.verbose, cli.quiet);
     exit::quieten_panics();
     let done = std::panic::catch_unwind(|| run(&cli)).unwrap_or_else(|panic| Err(exit::of_panic(panic.as_ref())));

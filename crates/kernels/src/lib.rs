@@ -84,7 +84,7 @@ pub use geometry::{ConvGeometry, Padding, PoolGeometry, Rounding};
 pub use graph::{backward, backward_with, consists_of_own_ops, without_history};
 pub use linear::linear;
 pub use loss::{cross_entropy, cross_entropy_soft};
-pub use memory::keep_freed_memory;
+pub use memory::prepare_allocator;
 pub use pool::{avg_pool2d, global_avg_pool, max_pool2d};
 pub use reduce::{sum_of_all_squares, sum_of_squares};
 pub use relu::relu;

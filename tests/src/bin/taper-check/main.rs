@@ -75,7 +75,7 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<()> {
     // As `taper` does. The stock peer profits from it too, so that the ratio to it is not of allocators.
-    taper_kernels::keep_freed_memory();
+    taper_kernels::prepare_allocator();
     if let Some(path) = cli.cpu_path {
         taper_kernels::set_cpu_path(path)?;
     }
