@@ -3,10 +3,13 @@
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
+use crate::build::{build_unset, nth_chunk};
+use crate::scratch::LINE;
 use crate::simd::{self, InstructionSet, Work};
 #[cfg(feature = "cuda")]
 use crate::storage::require_f32;
 use crate::storage::{tensor, view};
+use crate::tile::prefetch;
 
 /// Elements of a chunk, about: what one task reads in one go, small enough for the first caches.
 pub(crate) const CHUNK: usize = 32 * 1024;
@@ -65,6 +68,20 @@ pub(crate) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
     simd::run(simd::selected(), Loop(work))
 }
 
+/// Asks for the memory that a loop comes to after it has been through these values for a while, to be read or written.
+///
+/// The processor foresees it too, but not across pages of 4 KiB, and loops over several tensors are at the start of one
+/// most of the time.
+#[inline(always)]
+pub(crate) fn ask_ahead<T>(values: &[T]) {
+    /// Elements from these on.
+    const AHEAD: usize = 4096;
+
+    for first in (0..values.len()).step_by(LINE) {
+        prefetch(values.as_ptr().cast::<f32>().wrapping_add(first + AHEAD));
+    }
+}
+
 struct Loop<F>(F);
 
 impl<R, F: FnOnce() -> R> Work for Loop<F> {
@@ -76,6 +93,46 @@ impl<R, F: FnOnce() -> R> Work for Loop<F> {
     }
 }
 
+/// A value from each two of tensors of one size.
+pub(crate) fn combine(left: &[f32], right: &[f32], value: impl Fn(f32, f32) -> f32 + Copy + Sync) -> Vec<f32> {
+    // SAFETY: both are as long as the result.
+    unsafe {
+        build_unset(left.len(), CHUNK, |index, values| {
+            let (left, right) = (nth_chunk(left, CHUNK, index), nth_chunk(right, CHUNK, index));
+            vectorised(
+                #[inline(always)]
+                || {
+                    let groups = left.chunks(GROUP).zip(right.chunks(GROUP));
+                    for (values, (left, right)) in values.chunks_mut(GROUP).zip(groups) {
+                        ask_ahead(values);
+                        ask_ahead(left);
+                        ask_ahead(right);
+                        for (result, (left, right)) in values.iter_mut().zip(left.iter().zip(right)) {
+                            result.write(value(*left, *right));
+                        }
+                    }
+                },
+            );
+        })
+    }
+}
+
+/// Changes each value of a tensor by its partner in another one.
+pub(crate) fn change(targets: &mut [f32], sources: &[f32], change: impl Fn(&mut f32, f32) + Copy + Sync) {
+    targets.par_chunks_mut(CHUNK).zip(sources.par_chunks(CHUNK)).for_each(|(targets, sources)| {
+        vectorised(
+            #[inline(always)]
+            || {
+                for (targets, sources) in targets.chunks_mut(GROUP).zip(sources.chunks(GROUP)) {
+                    ask_ahead(targets);
+                    ask_ahead(sources);
+                    targets.iter_mut().zip(sources).for_each(|(target, &source)| change(target, source));
+                }
+            },
+        );
+    });
+}
+
 /// Sum over pixels of `map(value, shift)`, per channel; `shift` has one value per lane.
 pub(crate) fn sum_rows(pixels: &[f32], lanes: Lanes, shift: &[f32], map: impl Fn(f32, f32) -> f32) -> Vec<f64> {
     let mut sums = vec![0.0f32; lanes.group()];
@@ -83,6 +140,7 @@ pub(crate) fn sum_rows(pixels: &[f32], lanes: Lanes, shift: &[f32], map: impl Fn
         #[inline(always)]
         || {
             for group in pixels.chunks(lanes.group()) {
+                ask_ahead(group);
                 for ((sum, value), shift) in sums.iter_mut().zip(group).zip(shift) {
                     *sum += map(*value, *shift);
                 }

@@ -113,20 +113,7 @@ pub(crate) fn view<'a>(op: &'static str, argument: &'static str, tensor: &'a Ten
     Ok(View { storage, start, end })
 }
 
-/// The elements behind a contiguous layout, as handed to a custom op.
-pub(crate) fn slice<'a>(
-    op: &'static str,
-    argument: &'static str,
-    storage: &'a CpuStorage,
-    layout: &Layout,
-) -> Result<&'a [f32]> {
-    let Some((start, end)) = layout.contiguous_offsets() else {
-        return Err(KernelError::NotContiguous { op, argument }.into());
-    };
-    Ok(&storage.as_slice::<f32>()?[start..end])
-}
-
-/// As [`slice`], for the tensor that an in-place op writes.
+/// The elements behind a contiguous layout of a tensor that an in-place op writes.
 pub(crate) fn slice_mut<'a>(
     op: &'static str,
     argument: &'static str,

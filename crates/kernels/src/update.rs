@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
 use crate::in_place::write;
-use crate::reduce::{CHUNK, vectorised};
+use crate::reduce::{CHUNK, change, vectorised};
 use crate::storage::{option_error, require_f32, require_shape};
 
 /// How past gradients enter a step of SGD.
@@ -160,7 +160,7 @@ fn sgd(own: &SgdParam<'_>, momentum: Momentum, scale: f32) -> Result<()> {
     let (factor, is_nesterov) = match momentum {
         Momentum::None => {
             return write(OP, [("param", param)], ("grad", &grad), |[params], grads| {
-                each_pair(params, grads, |param, grad| *param -= lr * (scale * grad + decay * *param));
+                change(params, grads, |param, grad| *param -= lr * (scale * grad + decay * *param));
             });
         }
         Momentum::Heavy { momentum } => (momentum as f32, false),
@@ -258,7 +258,7 @@ pub fn ema_step(average: &Tensor, param: &Tensor, decay: f64) -> Result<()> {
     let (keep, rest) = (decay as f32, (1.0 - decay) as f32);
     let param = param.detach().contiguous()?;
     write(OP, [("average", average)], ("param", &param), |[averages], params| {
-        each_pair(averages, params, |average, param| *average = keep * *average + rest * param);
+        change(averages, params, |average, param| *average = keep * *average + rest * param);
     })
 }
 
@@ -286,16 +286,6 @@ fn check(op: &'static str, param: &Tensor, others: &[(&'static str, &Tensor)]) -
         require_shape(op, argument, other, param.dims(), "the shape of the destination")?;
     }
     Ok(())
-}
-
-/// Applies a function to each element that is written and its partner.
-fn each_pair(targets: &mut [f32], sources: &[f32], work: impl Fn(&mut f32, f32) + Copy + Sync) {
-    targets.par_chunks_mut(CHUNK).zip(sources.par_chunks(CHUNK)).for_each(|(targets, sources)| {
-        vectorised(
-            #[inline(always)]
-            || targets.iter_mut().zip(sources).for_each(|(target, &source)| work(target, source)),
-        );
-    });
 }
 
 /// The steps over lists on a GPU: everything is checked, then one launch is queued.

@@ -8,7 +8,7 @@ use std::mem::MaybeUninit;
 use rayon::prelude::*;
 
 use crate::build::{build_unset, nth_chunk};
-use crate::reduce::{Lanes, add_in_order, vectorised};
+use crate::reduce::{Lanes, add_in_order, ask_ahead, combine, vectorised};
 
 /// The epilogue without its tensors.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -67,6 +67,8 @@ fn map(x: &[f32], other: &[f32], affine: &Affine, finish: impl Fn(f32, f32) -> f
                 || {
                     let inputs = x.chunks(group).zip(other.chunks(group));
                     for (y, (x, other)) in y.chunks_mut(group).zip(inputs) {
+                        ask_ahead(y);
+                        ask_for_inputs([x, other]);
                         let parameters = affine.mean.iter().zip(&affine.slope).zip(&affine.beta);
                         for (((y, x), other), ((mean, slope), beta)) in y.iter_mut().zip(x).zip(other).zip(parameters) {
                             y.write(finish((x - mean) * slope + beta, *other));
@@ -145,6 +147,7 @@ fn chunk_sums(
 ) {
     let group = affine.lanes.group();
     for ((x, y), dy) in x.chunks(group).zip(y.chunks(group)).zip(dy.chunks(group)) {
+        ask_for_inputs([x, y, dy]);
         let parameters = affine.mean.iter().zip(&affine.slope).zip(&affine.beta);
         let totals = sum.iter_mut().zip(product.iter_mut());
         let values = x.iter().zip(y).zip(dy);
@@ -188,6 +191,8 @@ fn chunk_gradient(
     let group = affine.lanes.group();
     let inputs = x.chunks(group).zip(y.chunks(group)).zip(dy.chunks(group));
     for (dx, ((x, y), dy)) in dx.chunks_mut(group).zip(inputs) {
+        ask_ahead(dx);
+        ask_for_inputs([x, y, dy]);
         let parameters = affine.mean.iter().zip(&affine.slope).zip(&affine.beta);
         let parameters = parameters.zip(offset.iter().zip(tilt));
         let values = dx.iter_mut().zip(x).zip(y).zip(dy);
@@ -199,21 +204,17 @@ fn chunk_gradient(
     }
 }
 
+/// Asks for later values of the inputs of a loop. Where a kind takes fewer, the second one stands for the first.
+#[inline(always)]
+fn ask_for_inputs<const N: usize>(inputs: [&[f32]; N]) {
+    for (index, input) in inputs.into_iter().enumerate() {
+        if index != 1 || !std::ptr::eq(input, inputs[0]) {
+            ask_ahead(input);
+        }
+    }
+}
+
 /// Gradient of the shortcut under [`Kind::AddRelu`]: `dy` where the output is positive.
 pub(super) fn masked(y: &[f32], dy: &[f32]) -> Vec<f32> {
-    let chunk = Lanes::new(1).chunk();
-    // SAFETY: the inputs are as long as the gradient.
-    unsafe {
-        build_unset(y.len(), chunk, |index, gradient| {
-            let inputs = nth_chunk(y, chunk, index).iter().zip(nth_chunk(dy, chunk, index));
-            vectorised(
-                #[inline(always)]
-                || {
-                    for (gradient, (y, dy)) in gradient.iter_mut().zip(inputs) {
-                        gradient.write(keep(*y, *dy));
-                    }
-                },
-            );
-        })
-    }
+    combine(y, dy, keep)
 }

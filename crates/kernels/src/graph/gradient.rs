@@ -1,11 +1,13 @@
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor};
-use rayon::prelude::*;
+use candle_core::{Result, Tensor};
 
-use crate::build::{build_unset, nth_chunk};
-use crate::reduce::Lanes;
-use crate::storage::{View, slice, slice_mut, tensor, view};
+use crate::in_place::write;
+use crate::reduce::{change, combine};
+use crate::storage::{View, tensor, view};
+
+/// Name of the sum of two gradients, for errors.
+const OP: &str = "add_gradient";
 
 /// A gradient on its way back: contiguous, of the type of what it is the gradient of, without history.
 ///
@@ -52,7 +54,7 @@ impl Gradient {
         if self.0.device().is_cuda() {
             return Ok(crate::cuda::plus(&self.0, &other.0)?.into());
         }
-        let sum = sum(&self.view(AddTo::NAME)?, &other.view(AddTo::NAME)?);
+        let sum = combine(&self.view(OP)?, &other.view(OP)?, |left, right| left + right);
         Ok(tensor(sum, self.0.shape())?.into())
     }
 }
@@ -65,47 +67,11 @@ pub(crate) fn wanted(input: &Tensor, compute: impl FnOnce() -> Result<Tensor>) -
     }
 }
 
-fn sum(left: &[f32], right: &[f32]) -> Vec<f32> {
-    let chunk = Lanes::new(1).chunk();
-    // SAFETY: both terms are as long as the sum.
-    unsafe {
-        build_unset(left.len(), chunk, |index, sum| {
-            let terms = nth_chunk(left, chunk, index).iter().zip(nth_chunk(right, chunk, index));
-            for (sum, (left, right)) in sum.iter_mut().zip(terms) {
-                sum.write(left + right);
-            }
-        })
-    }
-}
-
 /// Adds a tensor to one whose values are nobody else's.
 fn add_to(sum: &Tensor, term: &Tensor) -> Result<()> {
     #[cfg(feature = "cuda")]
     if sum.device().is_cuda() {
         return crate::cuda::plus_assign(sum, term);
     }
-    sum.inplace_op2(term, &AddTo)
-}
-
-/// Adds a tensor to the destination.
-struct AddTo;
-
-impl AddTo {
-    const NAME: &'static str = "add_gradient";
-}
-
-impl InplaceOp2 for AddTo {
-    fn name(&self) -> &'static str {
-        Self::NAME
-    }
-
-    fn cpu_fwd(&self, sum: &mut CpuStorage, sum_layout: &Layout, term: &CpuStorage, layout: &Layout) -> Result<()> {
-        let sum = slice_mut(Self::NAME, "sum", sum, sum_layout)?;
-        let term = slice(Self::NAME, "term", term, layout)?;
-        let chunk = Lanes::new(1).chunk();
-        sum.par_chunks_mut(chunk).zip(term.par_chunks(chunk)).for_each(|(sum, term)| {
-            sum.iter_mut().zip(term).for_each(|(sum, term)| *sum += term);
-        });
-        Ok(())
-    }
+    write(OP, [("sum", sum)], ("term", term), |[sums], terms| change(sums, terms, |sum, term| *sum += term))
 }
