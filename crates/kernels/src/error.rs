@@ -120,7 +120,7 @@ pub enum KernelError {
         /// Name of the argument.
         argument: &'static str,
     },
-    /// Two arguments of an op that writes one of them have one block of memory.
+    /// Two arguments have one block of memory, and the op writes at least one of them.
     #[error("{op}: {argument} shares its memory with another argument, and the op writes in place; copy it first")]
     Shared {
         /// Name of the op.

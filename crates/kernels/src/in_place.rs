@@ -12,6 +12,8 @@ pub(crate) type Argument<'a> = (&'static str, &'a Tensor);
 
 /// Calls `work` with the elements of the tensors that an op writes, and of one that it reads.
 ///
+/// They are locked in the order of their addresses, as candle's own ops do, so that threads do not wait for each other.
+///
 /// # Errors
 /// A tensor that is not dense, not f32 or not on the CPU; two that share their memory.
 pub(crate) fn write<const N: usize>(
@@ -20,49 +22,69 @@ pub(crate) fn write<const N: usize>(
     source: Argument<'_>,
     work: impl FnOnce([&mut [f32]; N], &[f32]),
 ) -> Result<()> {
-    require_apart(op, targets.into_iter().chain([source]))?;
-    let source = view(op, source.0, source.1)?;
+    let arguments = targets.into_iter().chain([source]).enumerate();
+    let mut all: Vec<_> = arguments.map(|(place, (name, tensor))| Pending { place, name, tensor }).collect();
+    all.sort_by_key(Pending::address);
+    if let Some(pair) = all.windows(2).find(|pair| pair[0].address() == pair[1].address()) {
+        let argument = if pair[0].place > pair[1].place { pair[0].name } else { pair[1].name };
+        return Err(KernelError::Shared { op, argument }.into());
+    }
     let mut work = Some(work);
-    lock(op, &targets, Vec::with_capacity(N), &mut |targets| {
+    lock(op, &all, N, Held::default(), &mut |mut held: Held<'_>| {
+        held.targets.sort_by_key(|(place, _)| *place);
+        let targets: Vec<&mut [f32]> = held.targets.into_iter().map(|(_, target)| target).collect();
         if let (Ok(targets), Some(work)) = (targets.try_into(), work.take()) {
-            work(targets, &source);
+            work(targets, held.source);
         }
     })
 }
 
-/// Whoever locks a tensor for writing and then the same memory once more waits for ever.
-fn require_apart<'a>(op: &'static str, arguments: impl Iterator<Item = Argument<'a>>) -> Result<()> {
-    let mut seen = Vec::new();
-    for (argument, tensor) in arguments {
-        let memory = std::ptr::from_ref(&*tensor.storage_and_layout().0).addr();
-        if seen.contains(&memory) {
-            return Err(KernelError::Shared { op, argument }.into());
-        }
-        seen.push(memory);
-    }
-    Ok(())
+/// An argument that is not locked yet, and which one it is.
+struct Pending<'a> {
+    place: usize,
+    name: &'static str,
+    tensor: &'a Tensor,
 }
 
-/// What is called once all targets are locked.
-type Work<'a> = &'a mut dyn FnMut(Vec<&mut [f32]>);
+impl Pending<'_> {
+    /// Where its memory is kept track of.
+    fn address(&self) -> usize {
+        std::ptr::from_ref(&*self.tensor.storage_and_layout().0).addr()
+    }
+}
 
-/// Locks the first target, adds it to those that are held, and goes on with the rest.
-fn lock(op: &'static str, targets: &[Argument<'_>], held: Vec<&mut [f32]>, work: Work<'_>) -> Result<()> {
-    let Some((&(argument, target), rest)) = targets.split_first() else {
+/// What is locked: targets with their places, and the source.
+#[derive(Default)]
+struct Held<'a> {
+    targets: Vec<(usize, &'a mut [f32])>,
+    source: &'a [f32],
+}
+
+/// What is called once everything is locked.
+type Work<'a> = &'a mut dyn FnMut(Held<'_>);
+
+/// Locks the first argument, the source if its place is this one, and goes on with the rest.
+fn lock(op: &'static str, pending: &[Pending<'_>], source: usize, held: Held<'_>, work: Work<'_>) -> Result<()> {
+    let Some((first, rest)) = pending.split_first() else {
         work(held);
         return Ok(());
     };
-    target.inplace_op1(&Locked { op, argument, rest, held: Cell::new(held), work: Cell::new(Some(work)) })
+    if first.place == source {
+        let values = view(op, first.name, first.tensor)?;
+        return lock(op, rest, source, Held { source: &values, ..held }, work);
+    }
+    let locked = Locked { op, first, rest, source, held: Cell::new(Some(held)), work: Cell::new(Some(work)) };
+    first.tensor.inplace_op1(&locked)
 }
 
 /// The op that candle calls with a target locked.
 struct Locked<'a> {
     op: &'static str,
-    argument: &'static str,
-    rest: &'a [Argument<'a>],
-    /// The targets that are held already; the one call takes them.
-    held: Cell<Vec<&'a mut [f32]>>,
-    /// Taken as well.
+    first: &'a Pending<'a>,
+    rest: &'a [Pending<'a>],
+    source: usize,
+    /// Taken by the one call, as is the work.
+    held: Cell<Option<Held<'a>>>,
     work: Cell<Option<Work<'a>>>,
 }
 
@@ -72,9 +94,9 @@ impl InplaceOp1 for Locked<'_> {
     }
 
     fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
-        let target = slice_mut(self.op, self.argument, storage, layout)?;
-        let (mut held, Some(work)) = (self.held.take(), self.work.take()) else { return Ok(()) };
-        held.push(target);
-        lock(self.op, self.rest, held, work)
+        let target = slice_mut(self.op, self.first.name, storage, layout)?;
+        let (Some(mut held), Some(work)) = (self.held.take(), self.work.take()) else { return Ok(()) };
+        held.targets.push((self.first.place, target));
+        lock(self.op, self.rest, self.source, held, work)
     }
 }

@@ -95,6 +95,7 @@ impl<R, F: FnOnce() -> R> Work for Loop<F> {
 
 /// A value from each two of tensors of one size.
 pub(crate) fn combine(left: &[f32], right: &[f32], value: impl Fn(f32, f32) -> f32 + Copy + Sync) -> Vec<f32> {
+    assert_eq!(left.len(), right.len(), "tensors of one size");
     // SAFETY: both are as long as the result.
     unsafe {
         build_unset(left.len(), CHUNK, |index, values| {

@@ -69,6 +69,7 @@ fn cases() -> Vec<Case> {
         case("stem, several bands", [1, 75, 70, 3], [16, 3, 7, 7], 2, 3, 1),
         case("stem, window of 8 by 5 over four channels", [2, 23, 41, 4], [32, 4, 8, 5], 2, 2, 1),
         case("stem, high window without padding", [2, 40, 30, 2], [48, 2, 13, 8], 2, 0, 1),
+        case("window of more rows than fixed point sums", [1, 1420, 3, 1], [16, 1, 1400, 1], 2, 0, 1),
         case("pointwise", [3, 6, 5, 130], [36, 130, 1, 1], 1, 0, 1),
         case("pointwise by two", [2, 7, 8, 32], [64, 32, 1, 1], 2, 0, 1),
         case("odd number of channels", [2, 9, 8, 5], [24, 5, 3, 3], 1, 1, 1),

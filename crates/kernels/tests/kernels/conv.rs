@@ -1,6 +1,6 @@
 //! Convolution over many small odd geometries.
 
-use candle_core::{Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use taper_kernels::{ConvGeometry, backward, conv2d, reference};
 
 use crate::support::{assert_close, check, noise, tensor, values};
@@ -159,4 +159,22 @@ fn an_empty_batch_gives_an_empty_result() {
     let w = tensor(&noise(&[3, 2, 3, 3], 2));
     let y = conv2d(&x, &w, None, &ConvGeometry::same(3)).unwrap();
     assert_eq!(y.dims(), [0, 4, 4, 3]);
+}
+
+#[test]
+fn images_without_pixels_are_padding() {
+    for size in [[0, 10], [10, 0]] {
+        let x = Tensor::zeros((1, size[0], size[1], 3), DType::F32, &Device::Cpu).unwrap();
+        let w = Tensor::ones((16, 3, 7, 7), DType::F32, &Device::Cpu).unwrap();
+        let y = conv2d(&x, &w, None, &geometry([2, 2], [4, 4], [1, 1], 1)).unwrap();
+        assert!(values(&y).iter().all(|&value| value == 0.0));
+    }
+}
+
+#[test]
+fn windows_far_apart_take_no_room_in_between() {
+    let (x, w) = (noise(&[1, 9, 1000, 3], 1), noise(&[16, 3, 7, 7], 2));
+    let geometry = geometry([2, 1_000_000_000], [1, 1], [1, 1], 1);
+    let y = conv2d(&tensor(&x), &tensor(&w), None, &geometry).unwrap();
+    assert_close("y", &values(&y), &reference::conv2d(&x, &w, None, &geometry).values, 1e-5);
 }

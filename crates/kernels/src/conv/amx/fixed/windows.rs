@@ -1,8 +1,11 @@
 //! The forward pass of large windows over few channels that move by two: the first layer of a network for photos.
+//!
+//! All values of an image share a scale, as pixels of photos are of one size. A pixel far larger than the others would
+//! take digits from windows that do not see it, a thousandfold one ten of 24; one that is no number spoils the image.
 
 use rayon::prelude::*;
 
-use crate::amx::fixed::{Operand, Results, Writing};
+use crate::amx::fixed::{MAX_DEPTH, Operand, Results, Writing};
 use crate::amx::windows::{CHANNELS, COLUMNS, Image, Pairs, ROWS, Tap, depth, multiply};
 use crate::amx::{Balance, DEPTH, TILE, Tiles};
 use crate::build::build_parts;
@@ -12,7 +15,7 @@ use crate::conv::shape::ConvShape;
 /// rows are made digits twice.
 const BAND: usize = 28;
 
-/// Values under a window at least: a step of fewer would be mostly zeros.
+/// Values under a window at least: fewer are faster as they are.
 const LEAST: usize = 128;
 
 /// Whether such windows are computed here.
@@ -20,7 +23,8 @@ pub(in super::super) fn covers(shape: &ConvShape) -> bool {
     let geometry = &shape.geometry;
     let is_dense = geometry.dilation == [1, 1] && geometry.groups == 1;
     let fits = shape.c_in <= CHANNELS && shape.kernel[1] <= COLUMNS && shape.c_out.is_multiple_of(TILE);
-    is_dense && fits && geometry.stride[0] == ROWS && (LEAST..).contains(&(shape.c_in * shape.taps()))
+    let is_worth = shape.c_in * shape.taps() >= LEAST && depth(shape.kernel[0]) <= MAX_DEPTH;
+    is_dense && fits && is_worth && geometry.stride[0] == ROWS && !shape.input.contains(&0)
 }
 
 /// `y = x ∗ w`.
