@@ -10,6 +10,7 @@
 //!
 //! The instructions have no stable intrinsics, so the inner loops are assembly.
 
+mod axis;
 mod balance;
 mod digits;
 pub(crate) mod fixed;
