@@ -23,9 +23,9 @@ pub(crate) fn write<const N: usize>(
     work: impl FnOnce([&mut [f32]; N], &[f32]),
 ) -> Result<()> {
     let arguments = targets.into_iter().chain([source]).enumerate();
-    let mut all: Vec<_> = arguments.map(|(place, (name, tensor))| Pending { place, name, tensor }).collect();
-    all.sort_by_key(Pending::address);
-    if let Some(pair) = all.windows(2).find(|pair| pair[0].address() == pair[1].address()) {
+    let mut all: Vec<_> = arguments.map(|(place, (name, tensor))| Pending::new(place, name, tensor)).collect();
+    all.sort_by_key(|argument| argument.address);
+    if let Some(pair) = all.windows(2).find(|pair| pair[0].address == pair[1].address) {
         let argument = if pair[0].place > pair[1].place { pair[0].name } else { pair[1].name };
         return Err(KernelError::Shared { op, argument }.into());
     }
@@ -44,12 +44,14 @@ struct Pending<'a> {
     place: usize,
     name: &'static str,
     tensor: &'a Tensor,
+    /// Where its memory is kept track of.
+    address: usize,
 }
 
-impl Pending<'_> {
-    /// Where its memory is kept track of.
-    fn address(&self) -> usize {
-        std::ptr::from_ref(&*self.tensor.storage_and_layout().0).addr()
+impl<'a> Pending<'a> {
+    fn new(place: usize, name: &'static str, tensor: &'a Tensor) -> Self {
+        let address = std::ptr::from_ref(&*tensor.storage_and_layout().0).addr();
+        Self { place, name, tensor, address }
     }
 }
 

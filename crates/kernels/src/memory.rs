@@ -30,8 +30,9 @@ pub fn prepare_allocator() {
 fn grow_heap_on_large_pages() {
     const LARGE_PAGE: usize = 2 << 20;
 
-    // glibc then fills what is freed.
-    if ["MALLOC_PERTURB_", "GLIBC_TUNABLES"].into_iter().any(|name| std::env::var_os(name).is_some()) {
+    // glibc fills what is freed if it is told to, and would use all of it.
+    let is_told = std::env::var("GLIBC_TUNABLES").is_ok_and(|tunables| tunables.contains("malloc.perturb"));
+    if is_told || std::env::var_os("MALLOC_PERTURB_").is_some() {
         return;
     }
     // SAFETY: both ask for a number.

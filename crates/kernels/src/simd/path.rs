@@ -16,10 +16,11 @@ pub enum CpuPath {
     /// As [`Self::Avx512`], with convolutions on the tile unit (AMX) where that is faster.
     ///
     /// Most of them in fixed point: values that are summed together, of one pixel or of one channel in some hundred pixels
-    /// (of one image for a first layer of wide windows), become numbers of 24 binary digits of the largest of them, and their products are exact. The error is that of
-    /// f32 relative to the largest products of a sum (4e-6 of the largest result in the tests, whose inputs differ in size by
-    /// four orders of magnitude); what is 2²⁴ times smaller than its neighbours counts as zero. Others split each f32 into three bf16 numbers
-    /// and sum six of their products in f32; there a value beyond 3.39e38, the largest of bf16, counts as infinite.
+    /// (of one image for a first layer of wide windows), become numbers of 24 binary digits of the largest of them, and
+    /// their products are exact. The error is that of f32 relative to the largest products of a sum (4e-6 of the largest
+    /// result in the tests, whose inputs differ in size by four orders of magnitude), for such a first layer to the largest
+    /// pixel of the image; what is 2²⁴ times smaller counts as zero. Others split each f32 into three bf16 numbers and sum
+    /// six of their products in f32; there a value beyond 3.39e38, the largest of bf16, counts as infinite.
     /// Linux only.
     Amx,
     /// AVX-512 F, VL, DQ and BW.

@@ -89,13 +89,13 @@ impl Band<'_> {
         let [before, padding] = shape.geometry.padding;
         let stride = shape.geometry.stride[1];
         let width = (shape.output[1].next_multiple_of(TILE) - 1) * stride + COLUMNS;
-        // Windows and images alike reach beyond each other.
+        // Either may end behind the other: whole tiles of windows, or the image.
         let width = width.max(padding + shape.input[1]);
         let count = self.rows - 1 + shape.kernel[0].div_ceil(ROWS);
         // SAFETY: whoever comes here has the unit, and with it the vectors.
         let mut pairs = unsafe { Pairs::new(count, width, self.image) };
         for pair in 0..count {
-            let rows = [0, 1].map(|row| ((self.first + pair) * ROWS + row).checked_sub(before));
+            let rows: [_; ROWS] = std::array::from_fn(|row| ((self.first + pair) * ROWS + row).checked_sub(before));
             // SAFETY: as above; the pair has room for the image's pixels and those before.
             unsafe { pairs.fill(pair, rows, self.image, padding) };
         }
