@@ -43,10 +43,24 @@ pub trait Dataset: Send + Sync + std::fmt::Debug {
         None
     }
 
+    /// All images in index order, where they lie in memory one after the other and have one size.
+    fn array(&self) -> Option<ImageArray<'_>> {
+        None
+    }
+
     /// The labels of all images in index order.
     fn labels(&self) -> Vec<u32> {
         (0..self.len()).map(|index| self.label(index)).collect()
     }
+}
+
+/// The bytes of a data set whose images have one size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImageArray<'a> {
+    /// `[height, width]` of each image.
+    pub size: [usize; 2],
+    /// `[len, height, width, 3]`.
+    pub pixels: &'a [u8],
 }
 
 /// Images of one size that lie in memory as one array.
@@ -117,6 +131,10 @@ impl Dataset for ArrayDataset {
 
     fn name(&self, index: usize) -> String {
         self.names[index].clone()
+    }
+
+    fn array(&self) -> Option<ImageArray<'_>> {
+        Some(ImageArray { size: self.size, pixels: &self.pixels })
     }
 
     fn get(&self, index: usize) -> Result<Sample> {

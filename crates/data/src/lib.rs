@@ -7,7 +7,8 @@
 //! [`Split`] and its [`DataProvenance`]. [`Split::stratified`] makes another split and [`SplitManifest`] keeps it.
 //! A [`Compose`] of [`Transform`]s draws from [`rng`] and applies. [`CachedDataset`] keeps decoded images, [`survey`]
 //! finds the broken ones and measures what [`normalise`] needs, in one pass, and [`Preprocess`] carries it with the
-//! weights. A [`Loader`] yields a [`Batch`] at a time, the same ones for any number of workers.
+//! weights. A [`Loader`] yields a [`Batch`] at a time, the same ones for any number of workers, or a [`CutBatch`] for
+//! whoever keeps the pixels elsewhere.
 //!
 //! ```
 //! use taper_data::{Compose, DataSpec, LastBatch, Loader, OnBad, Order, Part, channel_stats, normalise, open};
@@ -56,12 +57,14 @@ mod stats;
 mod survey;
 
 mod batch;
+mod cut;
 mod loader;
 mod sampler;
 
 pub use batch::{BadSample, Batch, normalise};
 pub use cache::{CacheBudget, CachedDataset};
-pub use dataset::{ArrayDataset, Dataset};
+pub use cut::{Cut, CutBatch};
+pub use dataset::{ArrayDataset, Dataset, ImageArray};
 pub use decode::decode;
 pub use error::{DataError, Result};
 pub use glyphs::Glyphs;

@@ -99,7 +99,7 @@ impl Loader {
         Epoch { source, next, num_batches }
     }
 
-    fn validate(&self) -> Result<()> {
+    pub(crate) fn validate(&self) -> Result<()> {
         if self.batch_size == 0 {
             let reason = "a batch needs at least 1 image".to_string();
             return Err(DataError::InvalidOption { option: "batch size", reason });
@@ -112,7 +112,7 @@ impl Loader {
     }
 
     /// Positions in `indices` in the order of the epoch.
-    fn positions(&self, order: Order) -> Vec<usize> {
+    pub(crate) fn positions(&self, order: Order) -> Vec<usize> {
         match order {
             Order::Sequential => (0..self.indices.len()).collect(),
             Order::Shuffled { seed, epoch } => epoch_order(seed, epoch, self.indices.len()),
@@ -121,7 +121,7 @@ impl Loader {
 }
 
 impl Order {
-    fn epoch(self) -> u64 {
+    pub(crate) fn epoch(self) -> u64 {
         match self {
             Self::Sequential => 0,
             Self::Shuffled { epoch, .. } => epoch,

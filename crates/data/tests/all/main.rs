@@ -10,6 +10,7 @@ mod broken;
 mod cache;
 mod cifar;
 mod cub;
+mod cuts;
 mod files;
 mod folders;
 mod glyphs;
