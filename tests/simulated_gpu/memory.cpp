@@ -25,6 +25,23 @@ std::map<std::uintptr_t, std::size_t> &blocks() {
     return *blocks;
 }
 
+/// Blocks that were freed while the device is idle, by their size: a real driver keeps them at hand, too, and the host's
+/// time is what an idle device is for.
+std::multimap<std::size_t, unsigned char *> &kept() {
+    static auto *kept = new std::multimap<std::size_t, unsigned char *>;
+    return *kept;
+}
+
+/// Memory for a block with its guards.
+unsigned char *start_of(std::size_t bytes) {
+    const std::size_t padded = (alignment + bytes + guard_bytes + alignment - 1) / alignment * alignment;
+    const auto block = kept().find(bytes);
+    if (block == kept().end()) return static_cast<unsigned char *>(std::aligned_alloc(alignment, padded));
+    unsigned char *start = block->second;
+    kept().erase(block);
+    return start;
+}
+
 std::uintptr_t number(const void *address) { return reinterpret_cast<std::uintptr_t>(address); }
 
 /// The block that holds an address, or the end.
@@ -59,6 +76,11 @@ struct AtExit {
 
 } // namespace
 
+bool is_idle() {
+    static const bool idle = std::getenv("SIMULATED_GPU_IDLE") != nullptr;
+    return idle;
+}
+
 std::size_t total_bytes() {
     static const std::size_t total = [] {
         const char *mebibytes = std::getenv("SIMULATED_GPU_MIB");
@@ -70,12 +92,11 @@ std::size_t total_bytes() {
 void *allocate(std::size_t bytes) {
     const std::lock_guard lock(mutex);
     if (bytes == 0 || bytes > total_bytes() - std::min(in_use, total_bytes())) return nullptr;
-    const std::size_t padded = (alignment + bytes + guard_bytes + alignment - 1) / alignment * alignment;
-    auto *start = static_cast<unsigned char *>(std::aligned_alloc(alignment, padded));
+    unsigned char *start = start_of(bytes);
     if (start == nullptr) return nullptr;
     unsigned char *data = start + alignment;
     write_guard(data - guard_bytes);
-    std::memset(data, 0xff, bytes);
+    if (!is_idle()) std::memset(data, 0xff, bytes);
     write_guard(data + bytes);
     blocks()[number(data)] = bytes;
     in_use += bytes;
@@ -89,9 +110,14 @@ void release(void *address) {
     const auto block = blocks().find(number(address));
     if (block == blocks().end()) fail("%p is freed, but is no block of device memory (freed twice?)", address);
     check_block(block->first, block->second, "at its release");
+    unsigned char *start = static_cast<unsigned char *>(address) - alignment;
     in_use -= block->second;
+    if (is_idle()) {
+        kept().emplace(block->second, start);
+    } else {
+        std::free(start);
+    }
     blocks().erase(block);
-    std::free(static_cast<unsigned char *>(address) - alignment);
 }
 
 bool is_device_memory(const void *address, std::size_t bytes) {

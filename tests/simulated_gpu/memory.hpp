@@ -24,6 +24,9 @@ void check_guards(const void *address, const char *what);
 /// The same for all live blocks.
 void check_all_guards(const char *what);
 
+/// Whether the device computes nothing (SIMULATED_GPU_IDLE): calls are checked and counted, and memory keeps what lies in it.
+bool is_idle();
+
 std::size_t bytes_in_use();
 std::size_t peak_bytes();
 std::size_t total_bytes();

@@ -13,6 +13,7 @@ namespace {
 struct Statistics {
     std::mutex mutex;
     std::map<std::string, std::size_t> launches;
+    std::chrono::microseconds passed{0};
     std::size_t synchronisations = 0, copies_to_device = 0, bytes_to_device = 0, copies_to_host = 0, bytes_to_host = 0;
 };
 
@@ -53,6 +54,16 @@ void count_launch(const std::string &kernel) {
 void count_synchronisation() {
     const std::lock_guard lock(statistics().mutex);
     statistics().synchronisations++;
+}
+
+void pass_time(int microseconds) {
+    const std::lock_guard lock(statistics().mutex);
+    statistics().passed += std::chrono::microseconds(microseconds);
+}
+
+std::chrono::microseconds passed_time() {
+    const std::lock_guard lock(statistics().mutex);
+    return statistics().passed;
 }
 
 void count_to_device(std::size_t bytes) {

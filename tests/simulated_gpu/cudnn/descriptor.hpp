@@ -110,6 +110,8 @@ struct State {
     std::map<int, std::shared_ptr<State>> children;
     /// Of operations, and of everything that is made of one.
     std::shared_ptr<Convolution> convolution;
+    /// Of configurations and what is made of them: place among the engines.
+    std::size_t engine = 0;
 
     std::vector<std::int64_t> integers(int name) const;
     float number(int name) const;
@@ -126,7 +128,21 @@ int finalize(State &state);
 /// Bytes of one value of a type; 0 for types that are not simulated.
 std::size_t size_of(int type);
 
-/// Working memory of every plan: not needed, but asked for, so that callers are seen to give it.
-constexpr std::int64_t workspace_bytes = 4096;
+/// An engine as the heuristics propose it. All compute the same.
+struct Engine {
+    /// Working memory: not needed, but asked for, so that callers are seen to give it.
+    std::int64_t workspace_bytes;
+    /// What a convolution is said to take.
+    int microseconds;
+    bool is_deterministic, has_plan;
+};
+
+/// In the order of the heuristics. One that wants reproducible results, a plan and little memory finds that the third is
+/// the first of them and the fourth the fastest.
+constexpr Engine engines[] = {
+    {4096, 100, false, true},    {4096, 100, true, false},           {4096, 3000, true, true},
+    {16384, 1000, true, true},   {std::int64_t{1} << 40, 500, true, true},
+};
+constexpr std::size_t num_engines = sizeof engines / sizeof engines[0];
 
 } // namespace simulated::dnn

@@ -92,6 +92,7 @@ int inherit(State &state, int name, const char *missing) {
     const auto child = state.child(name);
     if (!child || !child->convolution) return refuse(bad_param, missing);
     state.convolution = child->convolution;
+    state.engine = child->engine;
     return success;
 }
 
@@ -115,7 +116,9 @@ int finalize_plan(State &state) {
     const bool has_place = state.values.count(plan_handle) != 0 || state.child(plan_device);
     if (!has_place) return refuse(bad_param, "a plan without a handle");
     if (state.values.count(plan_json) != 0) return plan_from_json(state);
-    return inherit(state, plan_config, "a plan without an engine's configuration");
+    const int status = inherit(state, plan_config, "a plan without an engine's configuration");
+    if (status == success && !engines[state.engine].has_plan) return refuse(not_supported, "an engine without plans");
+    return status;
 }
 
 int finalize_pack(State &state) {

@@ -90,23 +90,29 @@ int give(const std::vector<T> &values, std::int64_t room, std::int64_t *count, v
     return success;
 }
 
-/// Fills the caller's first descriptor with the one there is.
-int give_child(const State &parent, int kind, std::int64_t room, std::int64_t *count, void *to) {
-    if (count != nullptr) *count = 1;
-    if (to == nullptr || room < 1) return success;
-    auto *descriptor = *static_cast<Descriptor **>(to);
-    if (descriptor == nullptr || descriptor->state->kind != kind) {
-        return refuse(wrong_descriptor_type, "the caller's descriptor is of another kind");
+/// Fills the caller's descriptors with those of engines, from `first` on, as many as there is room for.
+int give_engines(const State &parent, int kind, std::size_t first, std::size_t number, std::int64_t room,
+                 std::int64_t *count, void *to) {
+    if (count != nullptr) *count = static_cast<std::int64_t>(number);
+    for (std::size_t i = 0; to != nullptr && i < number && static_cast<std::int64_t>(i) < room; i++) {
+        Descriptor *descriptor = static_cast<Descriptor **>(to)[i];
+        if (descriptor == nullptr || descriptor->state->kind != kind) {
+            return refuse(wrong_descriptor_type, "the caller's descriptor is of another kind");
+        }
+        descriptor->state->convolution = parent.convolution;
+        descriptor->state->engine = first + i;
+        descriptor->state->is_final = true;
     }
-    descriptor->state->convolution = parent.convolution;
-    descriptor->state->is_final = true;
     return success;
 }
 
 /// Bfloat16 is multiplied by tensor cores, f32 is not.
 std::vector<int> numerical_notes(const State &engine) {
-    constexpr int tensor_core = 0;
-    return engine.convolution->x.type == bf16 ? std::vector<int>{tensor_core} : std::vector<int>{};
+    constexpr int tensor_core = 0, nondeterministic = 4;
+    std::vector<int> notes;
+    if (engine.convolution->x.type == bf16) notes.push_back(tensor_core);
+    if (!engines[engine.engine].is_deterministic) notes.push_back(nondeterministic);
+    return notes;
 }
 
 /// The tensors' addresses in the order x, w, y.
@@ -193,17 +199,17 @@ CUDNN int cudnnBackendGetAttribute(Descriptor *descriptor, int name, int, std::i
     if (!state.is_final) return refuse(not_finalized, "an attribute is read before the descriptor was finalised");
     switch (name) {
     case heuristics_results:
-        return give_child(state, engine_config_descriptor, room, count, values);
+        return give_engines(state, engine_config_descriptor, 0, num_engines, room, count, values);
     case config_engine:
-        return give_child(state, engine_descriptor, room, count, values);
+        return give_engines(state, engine_descriptor, state.engine, 1, room, count, values);
     case engine_index:
-        return give(std::vector<std::int64_t>{0}, room, count, values);
+        return give(std::vector<std::int64_t>{static_cast<std::int64_t>(state.engine)}, room, count, values);
     case engine_numerical_note:
         return give(numerical_notes(state), room, count, values);
     case engine_behavior_note:
         return give(std::vector<int>(), room, count, values);
     case plan_workspace_size:
-        return give(std::vector<std::int64_t>{workspace_bytes}, room, count, values);
+        return give(std::vector<std::int64_t>{engines[state.engine].workspace_bytes}, room, count, values);
     case plan_json: {
         const std::string text = plan_as_json(*state.convolution);
         return give(std::vector<char>(text.begin(), text.end()), room, count, values);
@@ -218,6 +224,8 @@ CUDNN int cudnnBackendExecute(void *handle, Descriptor *plan, Descriptor *pack) 
     if (!plan->state->is_final || !pack->state->is_final) return refuse(not_finalized, "a plan that is not finalised");
     const auto workspace = pack->state->integers(pack_workspace);
     if (workspace.size() != 1 || workspace[0] == 0) return refuse(null_pointer, "a plan without its working memory");
+    const Engine &engine = engines[plan->state->engine];
+    const auto workspace_bytes = static_cast<std::size_t>(engine.workspace_bytes);
     void *scratch = reinterpret_cast<void *>(workspace[0]);
     require_device_memory(scratch, workspace_bytes, "working memory of cuDNN");
     const Convolution &convolution = *plan->state->convolution;
@@ -225,10 +233,12 @@ CUDNN int cudnnBackendExecute(void *handle, Descriptor *plan, Descriptor *pack) 
     const int status = addresses(convolution, *pack->state, tensors);
     if (status != success) return status;
     std::memset(scratch, 0xff, workspace_bytes); // what lies in it is lost
-    convolution.run(tensors[0], tensors[1], tensors[2]);
+    if (!is_idle()) convolution.run(tensors[0], tensors[1], tensors[2]);
     for (const void *tensor : tensors) check_guards(tensor, "a convolution of cuDNN");
-    count_launch(convolution.pass == Pass::forward          ? "cudnn_forward"
-                 : convolution.pass == Pass::input_gradient ? "cudnn_input_gradient"
-                                                            : "cudnn_weight_gradient");
+    pass_time(engine.microseconds);
+    const std::string pass = convolution.pass == Pass::forward          ? "cudnn_forward"
+                             : convolution.pass == Pass::input_gradient ? "cudnn_input_gradient"
+                                                                        : "cudnn_weight_gradient";
+    count_launch(pass + ", engine " + std::to_string(plan->state->engine));
     return success;
 }

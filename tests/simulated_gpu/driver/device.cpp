@@ -19,10 +19,8 @@ bool initialized = false;
 int primary_context, memory_pool;
 thread_local void *current_context = nullptr;
 
-using Clock = std::chrono::steady_clock;
-
 struct Event {
-    Clock::time_point recorded;
+    std::chrono::microseconds recorded;
 };
 
 /// The H100's, but for the number of multiprocessors: with few of them work is divided into few blocks.
@@ -196,7 +194,7 @@ DRIVER cuEventDestroy_v2(void *event) {
 }
 
 DRIVER cuEventRecord(void *event, void *) {
-    static_cast<Event *>(event)->recorded = Clock::now();
+    static_cast<Event *>(event)->recorded = passed_time();
     return success;
 }
 

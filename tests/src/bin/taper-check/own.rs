@@ -10,13 +10,8 @@ use taper_optim::{Gradients, GroupRules, Optimizer, OptimizerConfig, ParameterSe
 use crate::network::Workload;
 use crate::step::{LR, MOMENTUM, Step, WEIGHT_DECAY};
 
-/// Forward, loss, backward, update on the CPU.
-pub(crate) fn training(workload: &Workload) -> Result<Step> {
-    training_on(workload, &workload.images()?, &Device::Cpu)
-}
-
-/// As [`training`], on any device, with activations of the type that the images have.
-pub(crate) fn training_on(workload: &Workload, images: &Tensor, device: &Device) -> Result<Step> {
+/// Forward, loss, backward, update on a device, with activations of the type that the images have.
+pub(crate) fn training(workload: &Workload, images: &Tensor, device: &Device) -> Result<Step> {
     let vars = VarMap::new();
     let network = workload.build(seeded(&vars, 0, device))?;
     let images = images.to_device(device)?;

@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
+use candle_core::{DType, Device};
 use clap::ValueEnum;
 use serde_json::json;
 
@@ -48,6 +49,22 @@ pub(crate) struct Args {
     /// Runs another implementation instead of ours
     #[arg(long)]
     peer: Option<Peer>,
+    /// Number of the GPU to train on; the CPU when left out
+    #[cfg(feature = "cuda")]
+    #[arg(long, value_name = "N", conflicts_with = "peer")]
+    gpu: Option<usize>,
+}
+
+impl Args {
+    #[cfg(feature = "cuda")]
+    fn device(&self) -> Result<Device> {
+        Ok(self.gpu.map_or(Ok(Device::Cpu), taper_kernels::gpu_device)?)
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    fn device(&self) -> Result<Device> {
+        Ok(Device::Cpu)
+    }
 }
 
 /// Type of the activations.
@@ -57,6 +74,15 @@ enum Dtype {
     F32,
     /// bfloat16
     Bf16,
+}
+
+impl Dtype {
+    fn of_candle(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::Bf16 => DType::BF16,
+        }
+    }
 }
 
 /// What a step is.
@@ -83,13 +109,19 @@ pub(crate) type Step = Box<dyn FnMut() -> Result<f32>>;
 /// # Errors
 /// A network or type that this build does not have, threads that cannot be started, or no memory.
 pub(crate) fn run(args: &Args, size: Size) -> Result<()> {
-    if args.dtype == Dtype::Bf16 {
-        bail!("--dtype bf16 is not in this build yet");
+    let device = args.device()?;
+    if args.dtype == Dtype::Bf16 && device.is_cpu() {
+        bail!("--dtype bf16: the CPU computes in f32; a build with the feature cuda takes --gpu");
+    }
+    if args.mode == Mode::Eval && !device.is_cpu() {
+        bail!("--mode eval: steps on a GPU train; leave --gpu out");
     }
     let workload = Workload::new(args.model, args.width, args.batch.get(), size)?;
     use_threads(args.threads.get())?;
     let mut step = match (args.peer, args.mode) {
-        (None, Mode::Train) => own::training(&workload)?,
+        (None, Mode::Train) => {
+            own::training(&workload, &workload.images()?.to_dtype(args.dtype.of_candle())?, &device)?
+        }
         (None, Mode::Eval) => own::evaluation(&workload)?,
         (Some(Peer::Candle), mode) => {
             require_threads_of_candle(args.threads)?;
@@ -97,7 +129,7 @@ pub(crate) fn run(args: &Args, size: Size) -> Result<()> {
         }
     };
     let timed = time(&mut step, args.warmup, size.at_most(args.steps.get(), 2))?;
-    println!("{}", line(args, &workload, &timed));
+    println!("{}", line(args, &workload, device.is_cpu(), &timed));
     Ok(())
 }
 
@@ -133,7 +165,7 @@ fn time(step: &mut Step, warmup: usize, steps: usize) -> Result<Timed> {
     Ok(timed)
 }
 
-fn line(args: &Args, workload: &Workload, timed: &Timed) -> serde_json::Value {
+fn line(args: &Args, workload: &Workload, is_cpu: bool, timed: &Timed) -> serde_json::Value {
     let name = |value: Option<clap::builder::PossibleValue>| value.map(|value| value.get_name().to_owned());
     json!({
         "kind": "step",
@@ -144,6 +176,7 @@ fn line(args: &Args, workload: &Workload, timed: &Timed) -> serde_json::Value {
         "input_size": workload.input_size,
         "dtype": name(args.dtype.to_possible_value()),
         "mode": name(args.mode.to_possible_value()),
+        "device": if is_cpu { "cpu" } else { "gpu" },
         "threads": args.threads,
         "warmup": args.warmup,
         "step_seconds": timed.step_seconds,
