@@ -17,6 +17,18 @@ const SETTINGS: &str = "--device cuda --dtype bf16 --set model.width=0.0625 --se
     --lr 0.02 --set data.val_fraction=0.25 --set augment.crop_padding=2 --set augment.flip=0.5 \
     --set train.ema_decay=0.9 --set log.every_steps=1 --set checkpoint.every_steps=1";
 
+/// A small CIFAR-100, whose images a GPU can keep.
+fn write_cifar(folder: &Path) {
+    let record = |index: usize| {
+        let class = (index % 5) as u8;
+        let pixels = (0..3 * 32 * 32).map(move |at: usize| class * 40 + ((index * 31 + at * 17) % 40) as u8);
+        [0, class].into_iter().chain(pixels)
+    };
+    std::fs::create_dir_all(folder).unwrap();
+    std::fs::write(folder.join("train.bin"), (0..40).flat_map(record).collect::<Vec<u8>>()).unwrap();
+    std::fs::write(folder.join("test.bin"), (0..5).flat_map(record).collect::<Vec<u8>>()).unwrap();
+}
+
 /// The binary of this name, or nothing where no GPU is to be used.
 fn binary(name: &str) -> Option<Command> {
     let Some(folder) = std::env::var_os("TAPER_GPU_BINARIES").map(PathBuf::from) else {
@@ -61,8 +73,8 @@ fn train(data: &Path, run: &Path) -> Option<Command> {
 }
 
 /// Starts a run and stops it with SIGTERM as soon as it has a checkpoint.
-fn stopped_run(data: &Path, run: &Path) -> Option<i32> {
-    let mut child = train(data, run).unwrap().spawn().unwrap();
+fn stopped_run(mut command: Command, run: &Path) -> Option<i32> {
+    let mut child = command.spawn().unwrap();
     let has_checkpoint = || std::fs::read_dir(run.join("checkpoints")).is_ok_and(|mut found| found.next().is_some());
     while !has_checkpoint() && child.try_wait().unwrap().is_none() {
         std::thread::sleep(Duration::from_millis(20));
@@ -79,7 +91,7 @@ fn a_stopped_run_goes_on_to_the_same_bytes() {
     write_pictures(&data);
     let Some(mut first) = train(&data, &whole) else { return };
     words(&mut first, "").expect_code(0);
-    assert_eq!(stopped_run(&data, &stopped), Some(75));
+    assert_eq!(stopped_run(train(&data, &stopped).unwrap(), &stopped), Some(75));
     let mut rest = binary("taper").unwrap();
     words(rest.arg("train").arg("--resume").arg(&stopped), "").expect_code(0);
     for file in ["last.safetensors", "model.safetensors"] {
@@ -87,6 +99,42 @@ fn a_stopped_run_goes_on_to_the_same_bytes() {
     }
     let mut evaluate = binary("taper").unwrap();
     words(evaluate.arg("evaluate").arg(&whole), "--device cuda").expect_code(0);
+}
+
+/// The plans that a run's newest checkpoint keeps.
+fn plans_of(run: &Path) -> Vec<serde_json::Value> {
+    let folders = std::fs::read_dir(run.join("checkpoints")).unwrap().map(|entry| entry.unwrap().path());
+    let text = std::fs::read_to_string(folders.max().unwrap().join("manifest.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_str(&text).unwrap();
+    manifest["progress"]["gpu_plans"].as_array().unwrap().clone()
+}
+
+#[test]
+fn measured_plans_are_the_fastest_and_stay_with_a_run() {
+    let folder = temp_folder().unwrap();
+    let [data, whole, stopped] = ["data", "whole", "stopped"].map(|name| folder.path().join(name));
+    write_cifar(&data);
+    let measuring = |run: &Path| {
+        let mut command = train(&data, run)?;
+        command.args(["--set", "train.gpu_plans=measured"]);
+        Some(command)
+    };
+    let Some(mut first) = measuring(&whole) else { return };
+    words(&mut first, "").expect_code(0);
+    assert_eq!(stopped_run(measuring(&stopped).unwrap(), &stopped), Some(75));
+    let before = plans_of(&stopped);
+    // The convolutions of this network have one shape, in three passes.
+    assert_eq!(before.len(), 3, "{before:?}");
+    if std::env::var_os("SIMULATED_GPU").is_some() {
+        for plan in &before {
+            assert_eq!([&plan["engine"], &plan["place"]], [3, 3], "{plan}");
+            assert_eq!([&plan["microseconds"], &plan["first_microseconds"]], [1000.0, 3000.0], "{plan}");
+        }
+    }
+    let mut rest = binary("taper").unwrap();
+    words(rest.arg("train").arg("--resume").arg(&stopped), "").expect_code(0);
+    assert_eq!(plans_of(&stopped), before);
+    assert!(bytes(&whole, "last.safetensors") == bytes(&stopped, "last.safetensors"));
 }
 
 #[test]

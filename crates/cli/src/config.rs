@@ -134,6 +134,20 @@ pub(crate) struct TrainSection {
     pub(crate) memory_limit: MemoryLimitChoice,
     /// Instructions of the CPU kernels: `auto`, `amx-bf16`, `amx`, `avx512`, `avx2` or `portable`.
     pub(crate) cpu_path: String,
+    /// How convolutions on a GPU find their algorithm.
+    #[serde(default)]
+    pub(crate) gpu_plans: GpuPlans,
+}
+
+/// `train.gpu_plans`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum GpuPlans {
+    /// cuDNN's own guess.
+    #[default]
+    Heuristic,
+    /// The fastest of all, each tried in the first step; checkpoints keep what was found.
+    Measured,
 }
 
 /// `train.memory_limit` as it was written.

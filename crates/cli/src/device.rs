@@ -4,6 +4,7 @@ use anyhow::Result;
 use candle_core::{DType, Device};
 use taper_kernels::CpuPath;
 
+use crate::config::GpuPlans;
 use crate::exit::usage;
 
 /// The device that `cpu`, `cuda`, `cuda:N` or `auto` means; `auto` is the first GPU where there is one.
@@ -105,6 +106,16 @@ pub(crate) fn cpu_path(name: &str) -> Result<CpuPath> {
         ))),
     }
 }
+
+/// How the convolutions of this process find their algorithm on a GPU.
+#[cfg(feature = "cuda")]
+pub(crate) fn use_plans(plans: GpuPlans) {
+    taper_kernels::measure_plans(plans == GpuPlans::Measured);
+}
+
+/// This build computes on no GPU.
+#[cfg(not(feature = "cuda"))]
+pub(crate) fn use_plans(_: GpuPlans) {}
 
 /// Makes the kernels of this process take the path that a configuration names.
 pub(crate) fn use_cpu_path(name: &str) -> Result<()> {

@@ -20,6 +20,7 @@ use crate::exit::{Ended, usage};
 use crate::interrupt::{Interrupt, Signal};
 use crate::model_card::ModelCard;
 use crate::prepare::Prepared;
+use crate::resident;
 use crate::run_page::samples;
 use crate::terminal::{Counter, RunShape, Talk, TerminalSink};
 
@@ -57,6 +58,7 @@ enum Fed {
 impl<'a> Job<'a> {
     pub(crate) fn new(config: &'a RunConfig, prepared: Prepared, device: &Device) -> Result<Self> {
         device::use_cpu_path(&config.train.cpu_path)?;
+        device::use_plans(config.train.gpu_plans);
         let (vars, frozen) = (VarMap::new(), config.frozen()?);
         let num_classes = prepared.data.dataset.classes().len();
         let network = config.model.build(num_classes, seeded_frozen(&vars, config.train.seed, device, frozen))?;
@@ -168,10 +170,11 @@ impl<'a> Job<'a> {
 
     /// Images, settings and folder, which the loop borrows.
     pub(crate) fn parts_with_images(&self, path: &Path) -> Result<Parts> {
+        let [train, val] = resident::sources([Part::Train, Part::Val].map(|part| self.images(part)))?;
         Ok(Parts {
             config: self.config.fit_for(&self.prepared.images_per_class())?,
-            train: Box::new(self.images(Part::Train)),
-            val: Box::new(self.images(Part::Val)),
+            train,
+            val,
             fed: Fed::Network,
             folder: RunFolder::new(path, self.card().to_metadata()?),
         })

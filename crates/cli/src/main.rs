@@ -24,6 +24,7 @@ mod model_card;
 mod nearest;
 mod prepare;
 mod recipe;
+mod resident;
 mod resolve;
 mod resume;
 mod run_dir;

@@ -11,6 +11,7 @@ use crate::config::MemoryLimit;
 use crate::device;
 use crate::exit::no_memory;
 use crate::job::Job;
+use crate::resident;
 
 // Estimate and peak resident size of one step (`train --dry-run`), MiB, on two threads with AMX: ResNet-18 batch 8 449 and
 // 439, batch 32 972 and 1035; ResNet-50 batch 4 770 and 729; BaseNet of three blocks at width 0.125 batch 64 141 and 124,
@@ -66,9 +67,10 @@ impl Need {
         let value_bytes = job.dtype().size_in_bytes() as u64;
         let activations = batch_size.saturating_mul(values as u64 * value_bytes);
         if !job.device().is_cpu() {
-            // Images and checkpoints are on the host. A step keeps the weights in the order of the convolutions.
+            // Checkpoints are on the host. A step keeps the weights in the order of the convolutions.
             let program = GPU_WORKSPACE_BYTES + cost.num_parameters as u64 * value_bytes;
-            return Ok(Self { weights: all, optimizer, activations, saving: 0, program, loader: 0 });
+            let loader = resident::num_bytes(&job.images(Part::Train));
+            return Ok(Self { weights: all, optimizer, activations, saving: 0, program, loader });
         }
         Ok(Self {
             weights: all,

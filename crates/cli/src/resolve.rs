@@ -41,6 +41,7 @@ fn optional_keys() -> Vec<(&'static str, Value)> {
         ("train.on_nonfinite", Value::String(String::new())),
         ("train.base_weights", Value::String(String::new())),
         ("train.memory_limit", Value::String(String::new())),
+        ("train.gpu_plans", Value::String(String::new())),
         ("checkpoint.every_steps", Value::Integer(1)),
         ("checkpoint.every_minutes", Value::Float(1.0)),
     ]

@@ -75,8 +75,8 @@ pub use batch_norm::{BatchStatistics, Epilogue, batch_norm_eval, batch_norm_trai
 pub use conv::conv2d;
 #[cfg(feature = "cuda")]
 pub use cuda::{
-    CropFlip, DescribedDevice, GpuDescription, GpuError, LayerShape, PlanReport, describe_gpu, gpu_device,
-    images_from_bytes, set_tf32,
+    CropFlip, DescribedDevice, GpuDescription, GpuError, LayerShape, MeasuredPlan, PlanReport, add_measured_plans,
+    describe_gpu, gpu_device, images_from_bytes, measure_plans, measured_plans, set_tf32,
 };
 pub use error::{KernelError, is_out_of_device_memory};
 pub use flatten::flatten_chw;

@@ -11,6 +11,7 @@ use taper_optim::{Ema, Gradients, Optimizer, Schedule};
 
 use crate::checkpoint::remove_old;
 use crate::divergence::{norms, number_or_word};
+use crate::gpu_plans;
 use crate::progress::Standing;
 use crate::run_folder::not_finite_in;
 use crate::source::Batches;
@@ -105,6 +106,7 @@ impl Fit<'_> {
             checkpoint.state.iter().filter_map(strip).collect()
         };
         self.progress = checkpoint.progress.clone();
+        gpu_plans::add(&self.progress.gpu_plans);
         self.optimizer.restore(&part("optim."), self.progress.step)?;
         if let Some(ema) = &mut self.ema {
             ema.restore(&part("ema."), self.progress.step)?;
@@ -395,6 +397,9 @@ impl Fit<'_> {
     fn checkpoint(&mut self, occasion: Occasion, clock: &mut Clock) -> Result<(), TrainError> {
         self.sink.flush().map_err(TrainError::Sink)?;
         clock.note(&mut self.progress);
+        if let Some(plans) = gpu_plans::known() {
+            self.progress.gpu_plans = plans;
+        }
         let mut state: BTreeMap<String, Tensor> = BTreeMap::new();
         state.extend(self.optimizer.state().into_iter().map(|(name, tensor)| (format!("optim.{name}"), tensor)));
         if let Some(ema) = &self.ema {

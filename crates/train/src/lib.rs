@@ -33,10 +33,13 @@ mod error;
 mod evaluate;
 mod features;
 mod fit;
+mod gpu_plans;
 mod grad_cam;
 mod loss;
 mod lr_search;
 mod progress;
+#[cfg(feature = "cuda")]
+mod resident;
 mod run_folder;
 mod source;
 mod step;
@@ -52,10 +55,13 @@ pub use error::TrainError;
 pub use evaluate::{EvaluatedImage, Evaluation, evaluate};
 pub use features::Features;
 pub use fit::{Fit, Outcome};
+pub use gpu_plans::GpuPlan;
 pub use grad_cam::{GradCam, grad_cam};
 pub use loss::ClassWeights;
 pub use lr_search::{LrRange, TriedLr, steepest};
 pub use progress::{Best, Progress, Standing};
+#[cfg(feature = "cuda")]
+pub use resident::ResidentImages;
 pub use run_folder::RunFolder;
 pub use source::{Batches, Images, InputBatch, Source};
 pub use step::ImageInput;

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use taper_metrics::{Tally, Throughput};
 
+use crate::GpuPlan;
+
 /// Position, sums and counters of a run. With the tensors of a checkpoint it determines how the run goes on.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -32,6 +34,9 @@ pub struct Progress {
     pub is_complete: bool,
     /// Time spent, all parts of a resumed run together.
     pub elapsed_seconds: f64,
+    /// Plans for convolutions that trials on a GPU have found.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gpu_plans: Vec<GpuPlan>,
 }
 
 /// The best evaluation of a run, by top-1 on the validation split.

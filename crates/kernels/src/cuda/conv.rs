@@ -18,9 +18,11 @@ pub(crate) fn conv2d(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, shape: &Conv
     let problem = Problem::new(shape, x.dtype());
     let (x, w) = (x.contiguous()?, w.contiguous()?);
     let padded = pad_channels(&gpu, &x, problem.c_in)?;
-    let conv = Conv { problem, weights: pack(&gpu, &w, &problem)?, input_channels: shape.c_in };
-    let y = gpu.empty(x.dtype(), &problem.y_shape()[..])?;
-    conv.run(&gpu, Direction::Forward, [address(OP, "x", &padded)?, address(OP, "w", &conv.weights)?, y.address])?;
+    let (weights, y) = (pack(&gpu, &w, &problem)?, gpu.empty(x.dtype(), &problem.y_shape()[..])?);
+    let tensors = [address(OP, "x", &padded)?, address(OP, "w", &weights)?, y.address];
+    let padded = Some(padded).filter(|_| problem.c_in != shape.c_in);
+    let conv = Conv { problem, weights, input_channels: shape.c_in, padded };
+    conv.run(&gpu, Direction::Forward, tensors)?;
     let Some(bias) = bias else {
         return attach(conv, &[&x, &w], y, &problem.y_shape()[..]);
     };
@@ -35,6 +37,8 @@ struct Conv {
     /// The weights as cuDNN takes them, in the activations' type.
     weights: Tensor,
     input_channels: usize,
+    /// The input with its channels filled up, where some were missing.
+    padded: Option<Tensor>,
 }
 
 impl Conv {
@@ -58,9 +62,9 @@ impl Conv {
 
     fn weight_gradient(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
         let (gpu, problem) = (Gpu::of(OP, "gradient", dy)?, &self.problem);
-        let x = pad_channels(&gpu, x, problem.c_in)?;
+        let x = self.padded.as_ref().unwrap_or(x);
         let packed = gpu.empty(dy.dtype(), &problem.packed_shape()[..])?;
-        let (x_at, dy_at) = (address(OP, "x", &x)?, address(OP, "gradient", dy)?);
+        let (x_at, dy_at) = (address(OP, "x", x)?, address(OP, "gradient", dy)?);
         self.run(&gpu, Direction::WeightGradient, [x_at, packed.address, dy_at])?;
         self.unpack(&gpu, &packed, dy.dtype())
     }

@@ -8,7 +8,7 @@ use crate::storage::{option_error, require, shape_error};
 
 const OP: &str = "images_from_bytes";
 
-/// Where an image is cut from its source, and whether it is mirrored afterwards. Whoever owns the randomness draws it.
+/// Which image is cut where, and whether it is mirrored afterwards. Whoever owns the randomness draws it.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CropFlip {
@@ -18,8 +18,8 @@ pub struct CropFlip {
     pub y: i32,
     /// 1 to mirror left and right, else 0.
     pub flip: i32,
-    /// Fills the struct up to 16 bytes.
-    pub unused: i32,
+    /// Which of the images is the source, from 0.
+    pub image: i32,
 }
 
 // SAFETY: four ints, as CUDA's `int4`.
@@ -30,11 +30,11 @@ unsafe impl DeviceRepr for CropFlip {}
 /// Each value is `byte · scale − offset` in f32, the same bits as on the CPU, then rounded to `dtype`.
 ///
 /// # Shapes
-/// `bytes` `[count, h, w, 3]` u8 on a GPU · `crops` one for each image, or none to take all as they are · `size` height
-/// and width of the result · returns `[count, height, width, 3]`, f32 or bf16.
+/// `bytes` `[count, h, w, 3]` u8 on a GPU · `crops` `[n]`, one for each result, or none to take all as they are · `size`
+/// height and width of the result · returns `[n, height, width, 3]`, f32 or bf16.
 ///
 /// # Errors
-/// Another shape or type; more or fewer crops than images; no crops although the sizes differ.
+/// Another shape or type; an image that is not there; no crops although the sizes differ.
 pub fn images_from_bytes(
     bytes: &Tensor,
     crops: &[CropFlip],
@@ -46,22 +46,24 @@ pub fn images_from_bytes(
     let &[count, height, width, 3] = bytes.dims() else {
         return Err(shape_error(OP, "bytes", bytes, "[count, h, w, 3]".into()));
     };
-    let fits = if crops.is_empty() { size == [height, width] } else { crops.len() == count };
-    if !fits {
-        let expected = format!("{count}, one for each image, or none where images keep their size");
-        return Err(option_error(OP, "crops", crops.len(), expected));
+    if crops.is_empty() && size != [height, width] {
+        return Err(option_error(OP, "crops", "empty", "one for each image, where these do not keep their size"));
     }
+    if let Some(crop) = crops.iter().find(|crop| usize::try_from(crop.image).map_or(true, |image| image >= count)) {
+        return Err(option_error(OP, "image", crop.image, format!("0 to {}", count.saturating_sub(1))));
+    }
+    let number = if crops.is_empty() { count } else { crops.len() };
     if !matches!(bytes.device(), Device::Cuda(_)) || !matches!(dtype, DType::F32 | DType::BF16) {
         return Err(option_error(OP, "dtype", format!("{dtype:?}"), "F32 or BF16, of bytes on a GPU"));
     }
     let (gpu, bytes) = (Gpu::of(OP, "bytes", bytes)?, bytes.contiguous()?);
-    let images = gpu.empty(dtype, (count, size[0], size[1], 3))?;
+    let images = gpu.empty(dtype, (number, size[0], size[1], 3))?;
     let cuts = if crops.is_empty() { None } else { Some(gpu.stream.clone_htod(crops).w()?) };
     let (from, null) = (address(OP, "bytes", &bytes)?, 0u64);
-    let sizes = [count, height, width, size[0], size[1], 3].map(|size| size as i32);
+    let sizes = [number, height, width, size[0], size[1], 3].map(|size| size as i32);
     let function = gpu.function("images", &format!("images_{}", suffix(dtype)))?;
     let mut call = gpu.stream.launch_builder(&function);
-    call.arg(&from).arg(&null);
+    call.arg(&from);
     match &cuts {
         Some(cuts) => call.arg(cuts),
         None => call.arg(&null),
@@ -74,7 +76,7 @@ pub fn images_from_bytes(
         call.arg(number);
     }
     // SAFETY: the arguments are those of the kernel: source and result have the sizes that are passed, and there is a
-    // crop for each image or none.
-    unsafe { call.launch(over(count * size[0] * size[1])) }.w()?;
+    // crop for each result, of an image that is there, or none.
+    unsafe { call.launch(over(number * size[0] * size[1])) }.w()?;
     Ok(images.into_tensor())
 }

@@ -21,7 +21,9 @@ mod update;
 
 pub(crate) use batch_norm::{Normalisation, batch_norm, batch_norm_statistics, update_running};
 pub(crate) use conv::conv2d;
-pub use dnn::{DescribedDevice, LayerShape, PlanReport, set_tf32};
+pub use dnn::{
+    DescribedDevice, LayerShape, MeasuredPlan, PlanReport, add_measured_plans, measure_plans, measured_plans, set_tf32,
+};
 pub(crate) use elementwise::{fill, flatten_chw, plus, plus_assign, relu};
 pub use images::{CropFlip, images_from_bytes};
 pub(crate) use linear::linear;

@@ -35,7 +35,7 @@ pub fn without_history<R>(forward: impl FnOnce() -> R) -> R {
 }
 
 /// Whether this thread keeps no history now.
-pub(super) fn is_off() -> bool {
+pub(crate) fn is_off() -> bool {
     DEPTH.get() > 0
 }
 

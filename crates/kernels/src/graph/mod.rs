@@ -20,7 +20,8 @@ use candle_core::{Result, Shape, Tensor};
 
 use adaptor::Adaptor;
 pub(crate) use gradient::{Gradient, wanted};
-use history::is_off;
+#[cfg(feature = "cuda")]
+pub(crate) use history::is_off as is_without_history;
 pub use history::without_history;
 use node::Node;
 pub(crate) use values::Values;
@@ -53,7 +54,7 @@ pub(crate) fn attach(
     shape: impl Into<Shape>,
 ) -> Result<Tensor> {
     let (result, shape) = (result.into(), shape.into());
-    if is_off() || !inputs.iter().any(|input| input.track_op()) {
+    if history::is_off() || !inputs.iter().any(|input| input.track_op()) {
         return result.into_tensor(shape);
     }
     let node = Arc::new(Node::new(operation, inputs));

@@ -4,6 +4,7 @@
 //! The interface is the one that is not deprecated; its wrappers elsewhere hide their handles.
 
 mod descriptor;
+mod measured;
 mod plan;
 mod problem;
 
@@ -19,7 +20,10 @@ use candle_core::{DType, Result};
 use crate::conv::ConvShape;
 use crate::error::KernelError;
 use crate::geometry::ConvGeometry;
+use crate::graph::is_without_history;
 use descriptor::Descriptor;
+use measured::Trial;
+pub use measured::{MeasuredPlan, add_measured_plans, measure_plans, measured_plans};
 use plan::{Place, Plan, Terms};
 pub(super) use problem::{Direction, Problem};
 
@@ -41,11 +45,21 @@ pub(super) fn is_tf32() -> bool {
 pub(super) struct Dnn {
     handle: sys::cudnnHandle_t,
     stream: Arc<CudaStream>,
-    plans: HashMap<(Problem, Direction, bool), Plan>,
-    workspace: Option<CudaSlice<u8>>,
+    plans: HashMap<Key, Plan>,
+    workspace: Workspace,
 }
 
-// SAFETY: a handle may be used from any thread, one at a time; it lies behind a mutex.
+/// What a plan is for, and how it was chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    problem: Problem,
+    direction: Direction,
+    tf32: bool,
+    is_measured: bool,
+}
+
+// SAFETY: a handle may be used from any thread, one at a time; it lies behind a mutex. So do the plans, with the counted
+// descriptors that some of them share.
 unsafe impl Send for Dnn {}
 
 impl Dnn {
@@ -57,42 +71,73 @@ impl Dnn {
         let handle = result::create_handle().map_err(refused)?;
         // SAFETY: handle and stream are alive, and the stream stays so as long as the handle.
         unsafe { result::set_stream(handle, stream.cu_stream().cast()) }.map_err(refused)?;
-        Ok(Self { handle, stream: stream.clone(), plans: HashMap::new(), workspace: None })
+        Ok(Self { handle, stream: stream.clone(), plans: HashMap::new(), workspace: Workspace::new(stream) })
     }
 
-    /// Queues a convolution.
+    /// Queues a convolution. At the first of its kind in a training step all plans are tried, if that was asked for.
     ///
     /// # Safety
     /// The addresses are those of tensors of the problem's shapes on this device, and live until the launch is queued.
     pub(super) unsafe fn run(&mut self, problem: &Problem, direction: Direction, tensors: [u64; 3]) -> Result<()> {
-        let tf32 = is_tf32();
-        let key = (*problem, direction, tf32);
+        let is_measured = measured::is_on() && !is_without_history();
+        let key = Key { problem: *problem, direction, tf32: is_tf32(), is_measured };
         if !self.plans.contains_key(&key) {
-            let plan = Plan::best(&Place::Handle(self.handle), problem, direction, Terms { tf32 })?;
+            // SAFETY: passed on from the caller.
+            let plan = unsafe { self.plan(&key, tensors) }?;
             self.plans.insert(key, plan);
         }
-        let needed = self.plans.get(&key).map_or(0, |plan| plan.workspace);
-        let workspace = self.workspace(needed)?;
-        match self.plans.get(&key) {
-            // SAFETY: passed on from the caller; the workspace is as large as the plan needs. That all plans share one is
-            // sound because they run one after the other, in one stream.
-            Some(plan) => unsafe { plan.run(self.handle, tensors, workspace) },
-            None => Ok(()),
-        }
+        let Some(plan) = self.plans.get(&key) else { return Ok(()) };
+        let workspace = self.workspace.at_least(plan.workspace)?;
+        // SAFETY: passed on from the caller; the workspace is as large as the plan needs. That all plans share one is
+        // sound because they run one after the other, in one stream.
+        unsafe { plan.run(self.handle, tensors, workspace) }
     }
 
-    /// Where at least so many bytes of working memory begin.
-    fn workspace(&mut self, bytes: usize) -> Result<u64> {
+    /// # Safety
+    /// As for [`Self::run`].
+    unsafe fn plan(&self, key: &Key, tensors: [u64; 3]) -> Result<Plan> {
+        let (place, wanted) = (Place::Handle(self.handle), (&key.problem, key.direction, Terms { tf32: key.tf32 }));
+        if !key.is_measured {
+            return Plan::best(&place, wanted);
+        }
+        let device = self.stream.context().name().w()?;
+        // SAFETY: it takes nothing and returns a number.
+        let version = unsafe { sys::cudnnGetVersion() };
+        let name = format!("{device}, cuDNN {version}, {}", key.problem.name(key.direction, key.tf32));
+        if let Some(id) = measured::of_problem(&name)
+            && let Ok(plan) = Plan::with_id(&place, wanted, id)
+        {
+            return Ok(plan);
+        }
+        let trial = Trial { handle: self.handle, stream: &self.stream, tensors };
+        // SAFETY: passed on from the caller.
+        Plan::choose(&place, wanted, |plans| unsafe { trial.fastest(&name, plans) })
+    }
+}
+
+/// Memory that plans work in.
+struct Workspace {
+    stream: Arc<CudaStream>,
+    block: Option<CudaSlice<u8>>,
+}
+
+impl Workspace {
+    fn new(stream: &Arc<CudaStream>) -> Self {
+        Self { stream: stream.clone(), block: None }
+    }
+
+    /// Where at least so many bytes begin.
+    fn at_least(&mut self, bytes: usize) -> Result<u64> {
         if bytes == 0 {
             return Ok(0);
         }
-        if self.workspace.as_ref().is_none_or(|block| block.len() < bytes) {
+        if self.block.as_ref().is_none_or(|block| block.len() < bytes) {
             // The old block goes first: both at once may be more than there is room for.
-            self.workspace = None;
+            self.block = None;
             // SAFETY: what it holds is never read before cuDNN has written it.
-            self.workspace = Some(unsafe { self.stream.alloc::<u8>(bytes) }.w()?);
+            self.block = Some(unsafe { self.stream.alloc::<u8>(bytes) }.w()?);
         }
-        Ok(self.workspace.as_ref().map_or(0, |block| block.device_ptr(&self.stream).0))
+        Ok(self.block.as_ref().map_or(0, |block| block.device_ptr(&self.stream).0))
     }
 }
 
@@ -131,8 +176,8 @@ impl DescribedDevice {
     pub fn plans(&self, layer: &LayerShape, dtype: DType) -> Result<[PlanReport; 3]> {
         let problem = Problem::new(&layer.shape()?, dtype);
         let report = |direction| {
-            let plan = Plan::best(&Place::Described(&self.0), &problem, direction, Terms { tf32: true })?;
-            Ok::<_, candle_core::Error>(PlanReport { engine: plan.engine, workspace_bytes: plan.workspace })
+            let plan = Plan::best(&Place::Described(&self.0), (&problem, direction, Terms { tf32: true }))?;
+            Ok::<_, candle_core::Error>(PlanReport { engine: plan.id.engine, workspace_bytes: plan.workspace })
         };
         Ok([report(Direction::Forward)?, report(Direction::InputGradient)?, report(Direction::WeightGradient)?])
     }

@@ -1,3 +1,7 @@
+use std::iter::Enumerate;
+use std::rc::Rc;
+use std::vec::IntoIter;
+
 use candle_core::Result;
 use candle_core::cuda_backend::cudarc::cudnn::sys::{
     self, cudnnBackendAttributeName_t as Attribute, cudnnBackendAttributeType_t as Type,
@@ -19,11 +23,20 @@ pub(super) enum Place<'a> {
 pub(super) struct Plan {
     plan: Descriptor,
     /// What the plan was made of; cuDNN's own front end keeps these alive too.
-    _parts: Vec<Descriptor>,
+    _parts: (Rc<Vec<Descriptor>>, Descriptor),
     /// Bytes it needs beside its tensors.
     pub(super) workspace: usize,
+    /// Which it is.
+    pub(super) id: PlanId,
+}
+
+/// What tells the plans for a convolution apart, while the device and the version of cuDNN are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PlanId {
     /// Number of the engine among cuDNN's for this operation.
     pub(super) engine: i64,
+    /// Place among the configurations that the heuristics propose: an engine has several.
+    pub(super) place: usize,
 }
 
 /// Marks cuDNN puts on an engine, as numbers: a value that the enumeration lacks must not become one of it.
@@ -53,26 +66,92 @@ impl Terms {
     }
 }
 
+/// What the heuristics are asked for, in this order: the second mode knows engines that are slow but take everything.
+const MODES: [Mode; 2] = [Mode::CUDNN_HEUR_MODE_A, Mode::CUDNN_HEUR_MODE_FALLBACK];
+
+/// The plans that will do for a convolution, best first as cuDNN's heuristics see it; each is made when it is asked for.
+pub(super) struct Plans<'a> {
+    place: &'a Place<'a>,
+    problem: &'a Problem,
+    terms: Terms,
+    /// The operation, and last the graph of it.
+    parts: Rc<Vec<Descriptor>>,
+    proposed: Enumerate<IntoIter<Descriptor>>,
+}
+
+impl Iterator for Plans<'_> {
+    type Item = Result<Plan>;
+
+    fn next(&mut self) -> Option<Result<Plan>> {
+        loop {
+            let (place, configuration) = self.proposed.next()?;
+            let (engine, notes) = match engine(&configuration) {
+                Ok(found) => found,
+                Err(error) => return Some(Err(error)),
+            };
+            // Some configurations turn out not to run on this device; the next one may.
+            if self.terms.accept(self.problem, &notes)
+                && let Ok((plan, workspace)) = finalise(self.place, &configuration)
+            {
+                let (_parts, id) = ((self.parts.clone(), configuration), PlanId { engine, place });
+                return Some(Ok(Plan { plan, _parts, workspace, id }));
+            }
+        }
+    }
+}
+
+/// Memory that a plan may work in if another will do with less, bytes.
+pub(super) const MOST_WORKSPACE: usize = 64 << 20;
+
+/// A convolution, and which engines may compute it.
+pub(super) type Wanted<'a> = (&'a Problem, Direction, Terms);
+
 impl Plan {
-    /// The plan that cuDNN's heuristics put first among those that give the same bits every time.
+    /// The plan that cuDNN's heuristics put first among those that give the same bits every time and do with little
+    /// memory.
     ///
     /// # Errors
     /// cuDNN's; a convolution that no such engine computes.
-    pub(super) fn best(place: &Place<'_>, problem: &Problem, direction: Direction, terms: Terms) -> Result<Self> {
-        let mut parts = problem.operation(direction)?;
-        let graph = graph(place, &parts)?;
-        parts.push(graph);
-        // The second mode knows engines that are slow but take everything.
-        for mode in [Mode::CUDNN_HEUR_MODE_A, Mode::CUDNN_HEUR_MODE_FALLBACK] {
-            for configuration in configurations(place, &parts, mode)? {
-                let (engine, notes) = engine(&configuration)?;
-                // Some configurations turn out not to run on this device; the next one may.
-                if terms.accept(problem, &notes)
-                    && let Ok((plan, workspace)) = finalise(place, &configuration)
-                {
-                    parts.push(configuration);
-                    return Ok(Self { plan, _parts: parts, workspace, engine });
+    pub(super) fn best(place: &Place<'_>, wanted: Wanted<'_>) -> Result<Self> {
+        Self::choose(place, wanted, |plans| {
+            let mut first = None;
+            for plan in plans {
+                let plan = plan?;
+                if plan.workspace <= MOST_WORKSPACE {
+                    return Ok(Some(plan));
                 }
+                first.get_or_insert(plan);
+            }
+            Ok(first)
+        })
+    }
+
+    /// The plan with this name.
+    ///
+    /// # Errors
+    /// cuDNN's; none has that name.
+    pub(super) fn with_id(place: &Place<'_>, wanted: Wanted<'_>, id: PlanId) -> Result<Self> {
+        let is_it = |plan: &Result<Self>| plan.as_ref().map_or(true, |plan| plan.id == id);
+        Self::choose(place, wanted, |mut plans| plans.find(is_it).transpose())
+    }
+
+    /// The plan that `choose` takes, from those that give the same bits every time; it is shown one mode of the heuristics
+    /// after the other.
+    ///
+    /// # Errors
+    /// cuDNN's and the caller's; a convolution for which nothing was taken.
+    pub(super) fn choose(
+        place: &Place<'_>,
+        (problem, direction, terms): Wanted<'_>,
+        mut choose: impl FnMut(Plans<'_>) -> Result<Option<Self>>,
+    ) -> Result<Self> {
+        for mode in MODES {
+            let mut parts = problem.operation(direction)?;
+            let graph = graph(place, &parts)?;
+            parts.push(graph);
+            let proposed = configurations(place, &parts, mode)?.into_iter().enumerate();
+            if let Some(plan) = choose(Plans { place, problem, terms, parts: Rc::new(parts), proposed })? {
+                return Ok(plan);
             }
         }
         let problem =

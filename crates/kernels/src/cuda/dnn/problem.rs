@@ -78,6 +78,22 @@ impl Problem {
         [self.c_out, self.kernel[0], self.kernel[1], self.group_in()]
     }
 
+    /// A pass of the convolution in words; two that differ in anything have different ones.
+    pub(super) fn name(&self, direction: Direction, tf32: bool) -> String {
+        let Self { dtype, images, input: [height, width], output: _, c_in, c_out, kernel: [kh, kw], geometry } = self;
+        let ConvGeometry { stride, padding, dilation, groups } = geometry;
+        let pass = match direction {
+            Direction::Forward => "forward",
+            Direction::InputGradient => "input gradient",
+            Direction::WeightGradient => "weight gradient",
+        };
+        let kind = if tf32 && *dtype == DType::F32 { "tf32" } else { dtype.as_str() };
+        format!(
+            "{pass} {kind} [{images}, {height}, {width}, {c_in}] to {c_out} by {kh}x{kw}, stride {stride:?}, padding \
+             {padding:?}, dilation {dilation:?}, groups {groups}"
+        )
+    }
+
     fn data_type(&self) -> cudnnDataType_t {
         match self.dtype {
             DType::BF16 => cudnnDataType_t::CUDNN_DATA_BFLOAT16,

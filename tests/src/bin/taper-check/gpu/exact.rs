@@ -1,11 +1,16 @@
 //! What is held to the CPU without a gradient: updates of parameters, and images from bytes.
 
-use anyhow::Result;
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
 use candle_core::{DType, Device, Tensor, Var};
+use taper_data::{ArrayDataset, ChannelStats, Compose, LastBatch, Loader, OnBad, Order, PadMode, Transform};
 use taper_kernels::{
     AdamWParam, AdamWRule, CropFlip, Momentum, SgdParam, adamw_steps, ema_steps, images_from_bytes, sgd_steps,
     sum_of_all_squares,
 };
+
+use taper_train::{ImageInput, Images, ResidentImages, Source as _};
 
 use super::case::{error, home, values};
 use super::noise::Noise;
@@ -115,10 +120,10 @@ pub(super) fn updates(device: &Device, noise: &mut Noise, report: &mut Report) -
 pub(super) fn images(device: &Device, noise: &mut Noise, report: &mut Report) -> Result<()> {
     let [count, side] = [5, 12];
     let bytes: Vec<u8> = (0..count * side * side * 3).map(|_| (noise.next() >> 56) as u8).collect();
-    let crops: Vec<CropFlip> = (0..count)
+    let crops: Vec<CropFlip> = (0..2 * count)
         .map(|_| {
-            let [x, y, flip] = [9, 9, 2].map(|bound| (noise.next() % bound) as i32);
-            CropFlip { x: x - 4, y: y - 4, flip, unused: 0 }
+            let [x, y, flip, image] = [9, 9, 2, count as u64].map(|bound| (noise.next() % bound) as i32);
+            CropFlip { x: x - 4, y: y - 4, flip, image }
         })
         .collect();
     let (scale, offset) = ([0.017, 0.018, 0.019], [2.1, 2.0, 1.8]);
@@ -132,6 +137,41 @@ pub(super) fn images(device: &Device, noise: &mut Noise, report: &mut Report) ->
     Ok(())
 }
 
+/// An epoch from a data set that lies on the GPU: the same bits as one whose batches come from the host.
+pub(super) fn resident_images(device: &Device, noise: &mut Noise, report: &mut Report) -> Result<()> {
+    let (len, size) = (37, [10, 12]);
+    let pixels = (0..len * size[0] * size[1] * 3).map(|_| (noise.next() >> 56) as u8).collect();
+    let names = (0..len).map(|index| index.to_string()).collect();
+    let set = ArrayDataset::new(size, pixels, vec![0; len], names, vec!["all".to_owned()])?;
+    let crop = Transform::RandomCrop { size: [9, 11], padding: 3, mode: PadMode::Zero };
+    let loader = Loader {
+        dataset: Arc::new(set),
+        indices: (2..len).collect(),
+        transform: Compose(vec![crop, Transform::HorizontalFlip { probability: 0.5 }]),
+        batch_size: 8,
+        workers: 0,
+        prefetch: 1,
+        last: LastBatch::Keep,
+        bad: OnBad::Fail,
+        seed: noise.next(),
+    };
+    let stats = ChannelStats { mean: [0.5, 0.4, 0.3], std: [0.2, 0.3, 0.4] };
+    let input = ImageInput { stats, device: device.clone(), dtype: DType::F32 };
+    let on_host = Images { loader, input };
+    let Some(resident) = ResidentImages::new(on_host.clone())? else { bail!("the set does not become resident") };
+    let order = Order::Shuffled { seed: noise.next(), epoch: 3 };
+    let mut differing = 0;
+    for (found, expected) in resident.epoch_from(order, 1).zip(on_host.epoch_from(order, 1)) {
+        let (found, expected) = (found?, expected?);
+        let pairs = values(&found.inputs)?.into_iter().zip(values(&expected.inputs)?);
+        differing += pairs.filter(|(found, expected)| found.to_bits() != expected.to_bits()).count();
+        differing += usize::from(found.indices != expected.indices || found.labels != expected.labels);
+    }
+    report
+        .add(Check::of("images that stay".to_owned(), vec![("values that differ".to_owned(), differing as f64, 0.0)]));
+    Ok(())
+}
+
 fn expected_images(
     bytes: &[u8],
     [count, side]: [usize; 2],
@@ -139,15 +179,17 @@ fn expected_images(
     (scale, offset): ([f32; 3], [f32; 3]),
 ) -> Vec<f32> {
     let mut images = Vec::with_capacity(bytes.len());
-    for image in 0..count {
-        let crop = crops.get(image).copied().unwrap_or_default();
+    let whole: Vec<CropFlip> =
+        (0..count).map(|image| CropFlip { image: image as i32, ..CropFlip::default() }).collect();
+    for crop in if crops.is_empty() { &whole } else { crops } {
         for row in 0..side as i32 {
             for column in 0..side as i32 {
                 let column = if crop.flip == 1 { side as i32 - 1 - column } else { column };
                 let (y, x) = (row + crop.y, column + crop.x);
                 let is_inside = (0..side as i32).contains(&y) && (0..side as i32).contains(&x);
                 for channel in 0..3 {
-                    let at = ((image * side + y.max(0) as usize) * side + x.max(0) as usize) * 3 + channel;
+                    let at =
+                        ((crop.image as usize * side + y.max(0) as usize) * side + x.max(0) as usize) * 3 + channel;
                     let byte = if is_inside { bytes[at] } else { 0 };
                     images.push(f32::from(byte) * scale[channel] - offset[channel]);
                 }

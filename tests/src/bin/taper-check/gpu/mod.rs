@@ -52,6 +52,7 @@ pub(crate) fn run(args: &Args, size: Size) -> Result<()> {
     }
     exact::updates(&device, &mut noise, &mut report)?;
     exact::images(&device, &mut noise, &mut report)?;
+    exact::resident_images(&device, &mut noise, &mut report)?;
     training::compare(&device, size, &mut report)?;
     if !args.no_speed {
         speed::run(&device, size, args.peer_python.as_deref(), &mut report)?;

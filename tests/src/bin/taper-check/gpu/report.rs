@@ -1,5 +1,5 @@
 use serde_json::{Value, json};
-use taper_kernels::GpuDescription;
+use taper_kernels::{GpuDescription, MeasuredPlan};
 
 /// One thing that was checked.
 pub(super) struct Check {
@@ -50,6 +50,16 @@ impl Check {
             "errors": self.errors.iter().map(part).collect::<Vec<_>>(),
         })
     }
+}
+
+fn plan_to_json(plan: &MeasuredPlan) -> Value {
+    json!({
+        "problem": plan.problem,
+        "engine": plan.engine,
+        "place": plan.place,
+        "microseconds": plan.microseconds,
+        "first_microseconds": plan.first_microseconds,
+    })
 }
 
 /// Everything that was found.
@@ -115,6 +125,7 @@ impl Report {
             "seed": self.seed,
             "checks": self.checks.iter().map(Check::to_json).collect::<Vec<_>>(),
             "steps": self.steps,
+            "measured_plans": taper_kernels::measured_plans().iter().map(plan_to_json).collect::<Vec<_>>(),
         })
     }
 }

@@ -34,10 +34,13 @@ pub(super) fn run(device: &Device, size: Size, python: Option<&Path>, report: &m
     let scripts = python.map(|_| Scripts::unpack()).transpose()?;
     for (model, batch) in WORKLOADS {
         let workload = Workload::new(model, 1.0, batch, size)?;
-        let mut own = own::training_on(&workload, &workload.images()?.to_dtype(DType::BF16)?, device)?;
+        let mut own = own::training(&workload, &workload.images()?.to_dtype(DType::BF16)?, device)?;
         // Plans are made and kernels loaded in the first steps.
-        for _ in 0..size.at_most(3, 1) {
-            own()?;
+        for plans in Plans::BOTH {
+            plans.switch();
+            for _ in 0..size.at_most(3, 1) {
+                own()?;
+            }
         }
         let mut peers = Vec::new();
         if let (Some(python), Some(scripts)) = (python, &scripts) {
@@ -50,12 +53,32 @@ pub(super) fn run(device: &Device, size: Size, python: Option<&Path>, report: &m
     Ok(())
 }
 
-/// Ours and the peers in turn; the median of each, and of the ratios of neighbours.
+/// How convolutions find their algorithm.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Plans {
+    /// cuDNN guesses.
+    Heuristic,
+    /// All were tried.
+    Measured,
+}
+
+impl Plans {
+    const BOTH: [Self; 2] = [Self::Heuristic, Self::Measured];
+
+    pub(super) fn switch(self) {
+        taper_kernels::measure_plans(self == Self::Measured);
+    }
+}
+
+/// Ours, with both ways to find plans, and the peers in turn; the median of each, and of the ratios of neighbours.
 fn interleaved(workload: &Workload, own: &mut Step, peers: &mut [(&str, Peer)], size: Size) -> Result<Value> {
     let slice = Duration::from_millis(size.at_most(3000, 1) as u64);
-    let (mut ours, mut theirs) = (Vec::new(), vec![Vec::new(); peers.len()]);
+    let (mut ours, mut measured, mut theirs) = (Vec::new(), Vec::new(), vec![Vec::new(); peers.len()]);
     for _ in 0..size.at_most(ROUNDS, 1) {
-        ours.push(images_per_second(workload.batch, own, slice)?);
+        for (plans, speeds) in Plans::BOTH.into_iter().zip([&mut ours, &mut measured]) {
+            plans.switch();
+            speeds.push(images_per_second(workload.batch, own, slice)?);
+        }
         for ((_, peer), speeds) in peers.iter_mut().zip(&mut theirs) {
             speeds.push(peer.images_per_second(slice)?);
         }
@@ -67,11 +90,20 @@ fn interleaved(workload: &Workload, own: &mut Step, peers: &mut [(&str, Peer)], 
         "images_per_second": median(&ours),
         "slices": ours,
     });
+    let ratio = |ours: &[f64], theirs: &[f64]| {
+        let ratios: Vec<f64> = ours.iter().zip(theirs).map(|(own, other)| own / other).collect();
+        median(&ratios)
+    };
+    found["measured_plans"] = json!({
+        "images_per_second": median(&measured), "slices": measured, "ratio_to_heuristic": ratio(&measured, &ours),
+    });
     for ((mode, _), speeds) in peers.iter().zip(&theirs) {
-        let ratios: Vec<f64> = ours.iter().zip(speeds).map(|(own, peer)| own / peer).collect();
-        found[format!("torch_{mode}")] =
-            json!({"images_per_second": median(speeds), "slices": speeds, "ratio": median(&ratios)});
+        found[format!("torch_{mode}")] = json!({
+            "images_per_second": median(speeds), "slices": speeds, "ratio": ratio(&ours, speeds),
+            "ratio_with_measured_plans": ratio(&measured, speeds),
+        });
     }
+    Plans::Heuristic.switch();
     Ok(found)
 }
 

@@ -4,13 +4,14 @@ use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 
 use super::report::{Check, Report};
+use super::speed::Plans;
 use crate::network::{Model, Workload};
 use crate::own;
 use crate::timing::Size;
 
 /// Losses of the first steps from the same weights and images.
 fn losses(workload: &Workload, images: &Tensor, device: &Device, steps: usize) -> Result<Vec<f32>> {
-    let mut step = own::training_on(workload, images, device)?;
+    let mut step = own::training(workload, images, device)?;
     (0..steps).map(|_| step()).collect()
 }
 
@@ -27,7 +28,12 @@ pub(super) fn compare(device: &Device, size: Size, report: &mut Report) -> Resul
     let images = workload.images()?;
     let expected = losses(&workload, &images, &Device::Cpu, steps)?;
     // Rounding errors grow from step to step, those of eight bits of mantissa soon to percents.
-    for (dtype, tolerance) in [(DType::F32, 1e-3), (DType::BF16, 0.05)] {
+    for (dtype, tolerance, plans) in [
+        (DType::F32, 1e-3, Plans::Heuristic),
+        (DType::BF16, 0.05, Plans::Heuristic),
+        (DType::BF16, 0.05, Plans::Measured),
+    ] {
+        plans.switch();
         let images = images.to_dtype(dtype)?;
         let found = losses(&workload, &images, device, steps)?;
         let again = losses(&workload, &images, device, steps)?;
@@ -36,7 +42,9 @@ pub(super) fn compare(device: &Device, size: Size, report: &mut Report) -> Resul
             ("losses".to_owned(), largest_difference(&found, &expected), tolerance),
             ("losses that differ between two runs".to_owned(), differing as f64, 0.0),
         ];
-        report.add(Check::of(format!("{steps} steps of BaseNet {}", dtype.as_str()), errors));
+        let way = if plans == Plans::Measured { ", measured plans" } else { "" };
+        report.add(Check::of(format!("{steps} steps of BaseNet {}{way}", dtype.as_str()), errors));
     }
+    Plans::Heuristic.switch();
     Ok(())
 }

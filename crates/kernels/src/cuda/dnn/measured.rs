@@ -1,0 +1,140 @@
+//! Plans that are chosen by trying what the heuristics propose, and what is known of them.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use candle_core::Result;
+use candle_core::cuda_backend::WrapErr;
+use candle_core::cuda_backend::cudarc::cudnn::sys::cudnnHandle_t;
+use candle_core::cuda_backend::cudarc::driver::CudaStream;
+use candle_core::cuda_backend::cudarc::driver::sys::CUevent_flags;
+
+use super::Workspace;
+use super::plan::{MOST_WORKSPACE, Plan, PlanId, Plans};
+
+/// A plan that was the fastest of all for a convolution, see [`measure_plans`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct MeasuredPlan {
+    /// Device, version of cuDNN, convolution and pass, in words that are the same in every process.
+    pub problem: String,
+    /// Number of the engine among cuDNN's for it.
+    pub engine: i64,
+    /// Place of the engine's configuration among those that the heuristics propose.
+    pub place: usize,
+    /// Time it took, microseconds.
+    pub microseconds: f64,
+    /// Time that the first proposal of the heuristics took, microseconds.
+    pub first_microseconds: f64,
+}
+
+#[derive(Debug)]
+struct Known {
+    is_on: bool,
+    plans: BTreeMap<String, MeasuredPlan>,
+}
+
+static KNOWN: Mutex<Known> = Mutex::new(Known { is_on: false, plans: BTreeMap::new() });
+
+fn known() -> MutexGuard<'static, Known> {
+    KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Lets training steps on a GPU try all of cuDNN's engines on a convolution's tensors when it comes up first, and keep to
+/// the fastest; off unless asked for, when cuDNN's own guess is taken.
+///
+/// A trial waits for the device and takes some milliseconds. Which engine wins may differ between two runs, and with it
+/// the last bits of results: whoever wants those again keeps [`measured_plans`]. What runs
+/// [`without_history`](crate::without_history) tries nothing.
+pub fn measure_plans(on: bool) {
+    known().is_on = on;
+}
+
+pub(super) fn is_on() -> bool {
+    known().is_on
+}
+
+/// What trials have found in this process, and what it was told by [`add_measured_plans`].
+pub fn measured_plans() -> Vec<MeasuredPlan> {
+    known().plans.values().cloned().collect()
+}
+
+/// Takes what trials have found in another process: on a device of the same kind, with the same version of cuDNN, such a
+/// convolution is not tried again.
+pub fn add_measured_plans(plans: impl IntoIterator<Item = MeasuredPlan>) {
+    known().plans.extend(plans.into_iter().map(|plan| (plan.problem.clone(), plan)));
+}
+
+/// The plan that an earlier trial found for a problem.
+pub(super) fn of_problem(problem: &str) -> Option<PlanId> {
+    known().plans.get(problem).map(|plan| PlanId { engine: plan.engine, place: plan.place })
+}
+
+/// Where and on what plans are tried.
+pub(super) struct Trial<'a> {
+    pub(super) handle: cudnnHandle_t,
+    pub(super) stream: &'a Arc<CudaStream>,
+    /// Addresses of tensors of the problem's shapes.
+    pub(super) tensors: [u64; 3],
+}
+
+/// A plan and its time.
+struct Timed {
+    plan: Plan,
+    microseconds: f64,
+}
+
+impl Trial<'_> {
+    /// The fastest of the plans, which is written down under the problem's name; nothing where none runs.
+    ///
+    /// # Safety
+    /// As for [`Plan::run`], whose results are overwritten again and again.
+    pub(super) unsafe fn fastest(&self, problem: &str, plans: Plans<'_>) -> Result<Option<Plan>> {
+        let (mut best, mut first): (Option<Timed>, Option<f64>) = (None, None);
+        let mut workspace = Workspace::new(self.stream);
+        for plan in plans {
+            let plan = plan?;
+            // SAFETY: passed on.
+            let Some(microseconds) = (unsafe { self.microseconds(&plan, &mut workspace)? }) else { continue };
+            first.get_or_insert(microseconds);
+            if best.as_ref().is_none_or(|best| microseconds < best.microseconds) {
+                best = Some(Timed { plan, microseconds });
+            }
+        }
+        let (Some(Timed { plan, microseconds }), Some(first_microseconds)) = (best, first) else { return Ok(None) };
+        let PlanId { engine, place } = plan.id;
+        let found = MeasuredPlan { problem: problem.to_owned(), engine, place, microseconds, first_microseconds };
+        known().plans.insert(problem.to_owned(), found);
+        Ok(Some(plan))
+    }
+
+    /// Time of a plan, the median of three runs; `None` for one that does not run here, or wants too much memory.
+    ///
+    /// # Safety
+    /// As for [`Plan::run`].
+    unsafe fn microseconds(&self, plan: &Plan, workspace: &mut Workspace) -> Result<Option<f64>> {
+        const RUNS: usize = 3;
+
+        if plan.workspace > MOST_WORKSPACE {
+            return Ok(None);
+        }
+        let Ok(scratch) = workspace.at_least(plan.workspace) else { return Ok(None) };
+        // The first run loads what the plan needs; some plans only then turn out not to run. Nobody waits for it: while it
+        // runs the others are queued, so that the host's time is in none of theirs.
+        // SAFETY: passed on; the working memory is as large as the plan needs.
+        if unsafe { plan.run(self.handle, self.tensors, scratch) }.is_err() {
+            return Ok(None);
+        }
+        let mark = || self.stream.record_event(Some(CUevent_flags::CU_EVENT_DEFAULT)).w();
+        let mut marks = vec![mark()?];
+        for _ in 0..RUNS {
+            // SAFETY: as above.
+            unsafe { plan.run(self.handle, self.tensors, scratch) }?;
+            marks.push(mark()?);
+        }
+        let milliseconds: candle_core::Result<Vec<f32>> =
+            marks.iter().zip(&marks[1..]).map(|(start, end)| start.elapsed_ms(end).w()).collect();
+        let mut milliseconds = milliseconds?;
+        milliseconds.sort_by(f32::total_cmp);
+        Ok(milliseconds.get(RUNS / 2).map(|&middle| f64::from(middle) * 1e3))
+    }
+}
