@@ -37,7 +37,7 @@ __device__ __forceinline__ unsigned narrow_pair(float first, float second) {
     return *reinterpret_cast<const unsigned *>(&pair);
 }
 
-/// `V` neighbours: 1, or 8 that lie on a 16-byte boundary.
+/// `V` neighbours: 1, or 4 or 8 of which the first lies on a boundary of 16 bytes (4 bfloat16: of 8).
 template <int V> __device__ __forceinline__ Values<V> load(const float *from) {
     Values<V> values;
     if constexpr (V == 1) {
@@ -60,11 +60,17 @@ template <int V> __device__ __forceinline__ Values<V> load(const bf16 *from) {
     if constexpr (V == 1) {
         values.of[0] = widen(*from);
     } else {
-        static_assert(V == 8, "eight bfloat16 are sixteen bytes");
-        const uint4 packed = *reinterpret_cast<const uint4 *>(from);
-        const unsigned pairs[4] = {packed.x, packed.y, packed.z, packed.w};
+        static_assert(V == 4 || V == 8, "four bfloat16 are eight bytes, eight are sixteen");
+        unsigned pairs[V / 2];
+        if constexpr (V == 8) {
+            const uint4 packed = *reinterpret_cast<const uint4 *>(from);
+            pairs[0] = packed.x, pairs[1] = packed.y, pairs[2] = packed.z, pairs[3] = packed.w;
+        } else {
+            const uint2 packed = *reinterpret_cast<const uint2 *>(from);
+            pairs[0] = packed.x, pairs[1] = packed.y;
+        }
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
+        for (int i = 0; i < V / 2; i++) {
             // A bfloat16 is the upper half of a float.
             values.of[2 * i] = __uint_as_float(pairs[i] << 16);
             values.of[2 * i + 1] = __uint_as_float(pairs[i] & 0xffff0000u);
@@ -89,10 +95,14 @@ template <int V> __device__ __forceinline__ void store(bf16 *to, const Values<V>
     if constexpr (V == 1) {
         *to = narrow<bf16>(values.of[0]);
     } else {
-        static_assert(V == 8, "eight bfloat16 are sixteen bytes");
+        static_assert(V == 4 || V == 8, "four bfloat16 are eight bytes, eight are sixteen");
         const float *of = values.of;
-        *reinterpret_cast<uint4 *>(to) = make_uint4(narrow_pair(of[0], of[1]), narrow_pair(of[2], of[3]),
-                                                    narrow_pair(of[4], of[5]), narrow_pair(of[6], of[7]));
+        const unsigned first = narrow_pair(of[0], of[1]), second = narrow_pair(of[2], of[3]);
+        if constexpr (V == 8) {
+            *reinterpret_cast<uint4 *>(to) = make_uint4(first, second, narrow_pair(of[4], of[5]), narrow_pair(of[6], of[7]));
+        } else {
+            *reinterpret_cast<uint2 *>(to) = make_uint2(first, second);
+        }
     }
 }
 

@@ -1,24 +1,32 @@
 // Optimizer steps over all parameters in one launch each.
 //
-// A table in device memory names the tensors, another the blocks: block i of the grid works on chunk `blocks[i].chunk`,
-// 4096 elements, of tensor `blocks[i].tensor`, with 256 threads. Accesses take 16 bytes where everything of a tensor
-// begins on 16 bytes; half of a pair, as the gradient of a batch norm's beta, may not. Everything is f32 and dense.
-// Rules are those of PyTorch.
-#include "common.cuh"
+// A table in device memory names the tensors, another the blocks: block i of the grid works on piece `blocks[i].piece`
+// of tensor `blocks[i].tensor`, with 256 threads. Parameters and what a rule remembers are f32 and dense. Rules are those
+// of PyTorch.
+#include "tile.cuh"
+
+/// How a gradient lies: as its parameter, in f32 or bfloat16, or as a convolution makes it, `[k, taps, c_padded]`.
+enum GradientKind { gradient_f32, gradient_bf16, gradient_packed };
 
 /// One tensor and what belongs to it; pointers that a rule does not name may be null.
+///
+/// `shadow`, if any, is the bfloat16 copy that convolutions take: `[k, taps, c_padded]` of a parameter `[k, c, taps]`.
+/// Where shadow or gradient are packed, a piece is 64 channels of a filter; else it is 4096 elements.
 struct Tensor {
     float *param;
-    const float *grad;
+    const void *grad;
     float *first;
     float *second;
+    bf16 *shadow;
     long long len;
     float lr, weight_decay;
+    int channels, channels_padded, taps;
+    int gradient;
 };
-static_assert(sizeof(Tensor) == 48, "the host writes this table");
+static_assert(sizeof(Tensor) == 72, "the host writes this table");
 
 struct Block {
-    int tensor, chunk;
+    int tensor, piece;
 };
 
 constexpr int chunk_elements = 4096;
@@ -26,14 +34,83 @@ constexpr int chunk_elements = 4096;
 /// How past gradients enter a step of SGD.
 enum Momentum { none, heavy, nesterov };
 
-/// Calls `visit(offset, width)` over the elements of one chunk: four at a time, the tensor's last ones singly.
+/// Calls `visit(offset, width)` over the elements of one piece of 4096: four at a time where everything of the tensor
+/// begins on 16 bytes (half of a pair, as the gradient of a batch norm's beta, may not), the others singly.
 template <typename Visit>
 __device__ __forceinline__ void for_each_in_chunk(int chunk, const Tensor &tensor, Visit visit) {
     const long long begin = static_cast<long long>(chunk) * chunk_elements;
     const int count = static_cast<int>(min(tensor.len - begin, static_cast<long long>(chunk_elements)));
-    const int whole = aligned(tensor.param, tensor.grad, tensor.first, tensor.second) ? count / 4 * 4 : 0;
+    const auto *grad = static_cast<const char *>(tensor.grad);
+    const int whole = aligned(tensor.param, grad, tensor.first, tensor.second, tensor.shadow) ? count / 4 * 4 : 0;
     for (int at = threadIdx.x * 4; at < whole; at += block_threads * 4) visit(begin + at, Width<4>());
     for (int at = whole + threadIdx.x; at < count; at += block_threads) visit(begin + at, Width<1>());
+}
+
+template <int V> __device__ __forceinline__ Values<V> load_gradient(const Tensor &tensor, long long at) {
+    return tensor.gradient == gradient_f32 ? load<V>(static_cast<const float *>(tensor.grad) + at)
+                                           : load<V>(static_cast<const bf16 *>(tensor.grad) + at);
+}
+
+/// Moves the elements of a piece that lies as the parameter does. `rule(at, param, grad)` changes `param`.
+template <typename Rule> __device__ __forceinline__ void move_chunk(const Tensor &tensor, int chunk, Rule rule) {
+    for_each_in_chunk(chunk, tensor, [&](long long at, auto width) {
+        constexpr int V = decltype(width)::value;
+        Values<V> param = load<V>(tensor.param + at);
+        rule(at, param, load_gradient<V>(tensor, at));
+        store<V>(tensor.param + at, param);
+        if (tensor.shadow != nullptr) store<V>(tensor.shadow + at, param);
+    });
+}
+
+/// Moves 64 channels of a filter whose gradient or shadow is packed: through shared memory, so that both sides are
+/// accessed along lines.
+template <typename Rule> __device__ __forceinline__ void move_tile(const Tensor &tensor, int piece, Rule rule) {
+    __shared__ Tile tile;
+    const int groups = (tensor.channels_padded + tile_channels - 1) / tile_channels;
+    const int filter = piece / groups, first_channel = piece % groups * tile_channels;
+    const size_t own = static_cast<size_t>(filter) * tensor.channels * tensor.taps;
+    const size_t packed = static_cast<size_t>(filter) * tensor.channels_padded * tensor.taps;
+    const bool is_packed = tensor.gradient == gradient_packed;
+    for (int first_tap = 0; first_tap < tensor.taps; first_tap += tile_taps) {
+        const int num_taps = min(tile_taps, tensor.taps - first_tap);
+        if (is_packed) {
+            tile.by_channels(first_channel, first_tap, num_taps, [&](int channel, int tap, float &value) {
+                if (channel >= tensor.channels) return;
+                const size_t at = packed + static_cast<size_t>(tap) * tensor.channels_padded + channel;
+                value = widen(static_cast<const bf16 *>(tensor.grad)[at]);
+            });
+            __syncthreads();
+        }
+        tile.by_taps(first_channel, first_tap, num_taps, [&](int channel, int tap, float &value) {
+            if (channel >= tensor.channels) {
+                value = 0.0f;
+                return;
+            }
+            const size_t at = own + static_cast<size_t>(channel) * tensor.taps + tap;
+            const Values<1> grad = is_packed ? Values<1>{{value}} : load_gradient<1>(tensor, at);
+            Values<1> param = load<1>(tensor.param + at);
+            rule(static_cast<long long>(at), param, grad);
+            store<1>(tensor.param + at, param);
+            value = param.of[0];
+        });
+        __syncthreads();
+        if (tensor.shadow == nullptr) continue;
+        tile.by_channels(first_channel, first_tap, num_taps, [&](int channel, int tap, float &value) {
+            if (channel >= tensor.channels_padded) return;
+            tensor.shadow[packed + static_cast<size_t>(tap) * tensor.channels_padded + channel] = narrow<bf16>(value);
+        });
+        __syncthreads();
+    }
+}
+
+/// Moves one piece of one tensor.
+template <typename Rule>
+__device__ __forceinline__ void move(const Tensor &tensor, int piece, Rule rule) {
+    if (tensor.taps > 0) {
+        move_tile(tensor, piece, rule);
+    } else {
+        move_chunk(tensor, piece, rule);
+    }
 }
 
 /// g = grad * grad_scale + weight_decay * param; buffer = momentum * buffer + g (kept in `first`); the step goes along g
@@ -43,9 +120,8 @@ sgd_multi(const Tensor *__restrict__ tensors, const Block *__restrict__ blocks, 
           float grad_scale) {
     const Block block = blocks[blockIdx.x];
     const Tensor tensor = tensors[block.tensor];
-    for_each_in_chunk(block.chunk, tensor, [&](long long at, auto width) {
-        constexpr int V = decltype(width)::value;
-        Values<V> param = load<V>(tensor.param + at), step = load<V>(tensor.grad + at);
+    move(tensor, block.piece, [&](long long at, auto &param, auto step) {
+        constexpr int V = sizeof(step) / sizeof(float);
 #pragma unroll
         for (int i = 0; i < V; i++) step.of[i] = fmaf(tensor.weight_decay, param.of[i], step.of[i] * grad_scale);
         if (kind != Momentum::none) {
@@ -59,7 +135,6 @@ sgd_multi(const Tensor *__restrict__ tensors, const Block *__restrict__ blocks, 
         }
 #pragma unroll
         for (int i = 0; i < V; i++) param.of[i] = fmaf(-tensor.lr, step.of[i], param.of[i]);
-        store<V>(tensor.param + at, param);
     });
 }
 
@@ -73,11 +148,9 @@ adamw_multi(const Tensor *__restrict__ tensors, const Block *__restrict__ blocks
     // In f64: 1 - lr * weight_decay lies so near 1 that the product must not be rounded before.
     const double decay = static_cast<double>(tensor.lr) * static_cast<double>(tensor.weight_decay);
     const float shrink = static_cast<float>(1.0 - decay), size = tensor.lr / correction1;
-    for_each_in_chunk(block.chunk, tensor, [&](long long at, auto width) {
-        constexpr int V = decltype(width)::value;
-        Values<V> param = load<V>(tensor.param + at), first = load<V>(tensor.first + at);
-        Values<V> second = load<V>(tensor.second + at);
-        const Values<V> grad = load<V>(tensor.grad + at);
+    move(tensor, block.piece, [&](long long at, auto &param, const auto &grad) {
+        constexpr int V = sizeof(grad) / sizeof(float);
+        Values<V> first = load<V>(tensor.first + at), second = load<V>(tensor.second + at);
 #pragma unroll
         for (int i = 0; i < V; i++) {
             const float g = grad.of[i] * grad_scale;
@@ -86,7 +159,6 @@ adamw_multi(const Tensor *__restrict__ tensors, const Block *__restrict__ blocks
             const float direction = first.of[i] / (sqrtf(second.of[i]) / root_correction2 + eps);
             param.of[i] = fmaf(-size, direction, shrink * param.of[i]);
         }
-        store<V>(tensor.param + at, param);
         store<V>(tensor.first + at, first);
         store<V>(tensor.second + at, second);
     });
@@ -97,25 +169,23 @@ extern "C" __global__ void __launch_bounds__(block_threads)
 ema_multi(const Tensor *__restrict__ tensors, const Block *__restrict__ blocks, float keep, float rest) {
     const Block block = blocks[blockIdx.x];
     const Tensor tensor = tensors[block.tensor];
-    for_each_in_chunk(block.chunk, tensor, [&](long long at, auto width) {
-        constexpr int V = decltype(width)::value;
-        Values<V> average = load<V>(tensor.param + at);
-        const Values<V> parameter = load<V>(tensor.grad + at);
+    move(tensor, block.piece, [&](long long, auto &average, const auto &parameter) {
+        constexpr int V = sizeof(parameter) / sizeof(float);
 #pragma unroll
         for (int i = 0; i < V; i++) average.of[i] = fmaf(keep, average.of[i], rest * parameter.of[i]);
-        store<V>(tensor.param + at, average);
     });
 }
 
-/// Sum of the squares of `grad` over each block's chunk, in f64: parts `[blocks]`.
+/// Sum of the squares of `grad`, which is dense in whatever order, over each block's 4096 elements, in f64: parts
+/// `[blocks]`.
 extern "C" __global__ void __launch_bounds__(block_threads)
 squares_multi(const Tensor *__restrict__ tensors, const Block *__restrict__ blocks, double *__restrict__ parts) {
     const Block block = blocks[blockIdx.x];
     const Tensor tensor = tensors[block.tensor];
     double sum = 0.0;
-    for_each_in_chunk(block.chunk, tensor, [&](long long at, auto width) {
+    for_each_in_chunk(block.piece, tensor, [&](long long at, auto width) {
         constexpr int V = decltype(width)::value;
-        const Values<V> grad = load<V>(tensor.grad + at);
+        const Values<V> grad = load_gradient<V>(tensor, at);
 #pragma unroll
         for (int i = 0; i < V; i++) sum += static_cast<double>(grad.of[i]) * static_cast<double>(grad.of[i]);
     });

@@ -1,49 +1,22 @@
-// Between the layout of parameters and the one convolutions compute in.
-//
-// A parameter is f32 `[k, c, taps]` (PyTorch's OIHW, taps = height * width); a convolution takes T
-// `[k, taps, c_padded]`, channels last and padded with zeros, to a multiple of 8 where the first layer has 3.
-#include "common.cuh"
-
-/// A tile of one filter in shared memory: 64 channels by at most 32 taps. The pitch is odd, so that threads on
-/// neighbouring channels meet different banks as those on neighbouring taps do.
-constexpr int tile_channels = 64;
-constexpr int tile_taps = 32;
-
-struct Tile {
-    float values[tile_channels][tile_taps + 1];
-
-    /// Calls `visit(channel, tap, value)` with threads on neighbouring taps: the order of a parameter.
-    template <typename Visit> __device__ __forceinline__ void by_taps(int first_tap, int num_taps, Visit visit) {
-        for (int item = threadIdx.x; item < tile_channels * num_taps; item += block_threads) {
-            const int channel = item / num_taps, tap = item % num_taps;
-            visit(static_cast<int>(blockIdx.x) * tile_channels + channel, first_tap + tap, values[channel][tap]);
-        }
-    }
-
-    /// The same with threads on neighbouring channels: the order of a convolution's weights.
-    template <typename Visit> __device__ __forceinline__ void by_channels(int first_tap, int num_taps, Visit visit) {
-        for (int item = threadIdx.x; item < tile_channels * num_taps; item += block_threads) {
-            const int tap = item / tile_channels, channel = item % tile_channels;
-            visit(static_cast<int>(blockIdx.x) * tile_channels + channel, first_tap + tap, values[channel][tap]);
-        }
-    }
-};
+// Between the layout of parameters and the one convolutions compute in, see `tile.cuh`.
+#include "tile.cuh"
 
 /// grid (ceil(c_padded / 64), k), block 256; both sides are accessed along lines.
 template <typename T>
 __device__ __forceinline__ void pack_weights(const float *__restrict__ w, T *__restrict__ packed, int k, int c,
                                              int c_padded, int taps) {
     __shared__ Tile tile;
+    const int first_channel = blockIdx.x * tile_channels;
     for (int filter = blockIdx.y; filter < k; filter += gridDim.y) {
         const float *from = w + static_cast<size_t>(filter) * c * taps;
         T *to = packed + static_cast<size_t>(filter) * c_padded * taps;
         for (int first_tap = 0; first_tap < taps; first_tap += tile_taps) {
             const int num_taps = min(tile_taps, taps - first_tap);
-            tile.by_taps(first_tap, num_taps, [&](int channel, int tap, float &value) {
+            tile.by_taps(first_channel, first_tap, num_taps, [&](int channel, int tap, float &value) {
                 value = channel < c ? from[static_cast<size_t>(channel) * taps + tap] : 0.0f;
             });
             __syncthreads();
-            tile.by_channels(first_tap, num_taps, [&](int channel, int tap, float &value) {
+            tile.by_channels(first_channel, first_tap, num_taps, [&](int channel, int tap, float &value) {
                 if (channel < c_padded) to[static_cast<size_t>(tap) * c_padded + channel] = narrow<T>(value);
             });
             __syncthreads();
@@ -56,16 +29,17 @@ template <typename T>
 __device__ __forceinline__ void unpack_gradient(const T *__restrict__ packed, float *__restrict__ dw, int k, int c,
                                                 int c_padded, int taps) {
     __shared__ Tile tile;
+    const int first_channel = blockIdx.x * tile_channels;
     for (int filter = blockIdx.y; filter < k; filter += gridDim.y) {
         const T *from = packed + static_cast<size_t>(filter) * c_padded * taps;
         float *to = dw + static_cast<size_t>(filter) * c * taps;
         for (int first_tap = 0; first_tap < taps; first_tap += tile_taps) {
             const int num_taps = min(tile_taps, taps - first_tap);
-            tile.by_channels(first_tap, num_taps, [&](int channel, int tap, float &value) {
+            tile.by_channels(first_channel, first_tap, num_taps, [&](int channel, int tap, float &value) {
                 if (channel < c) value = widen(from[static_cast<size_t>(tap) * c_padded + channel]);
             });
             __syncthreads();
-            tile.by_taps(first_tap, num_taps, [&](int channel, int tap, float &value) {
+            tile.by_taps(first_channel, first_tap, num_taps, [&](int channel, int tap, float &value) {
                 if (channel < c) to[static_cast<size_t>(channel) * taps + tap] = value;
             });
             __syncthreads();

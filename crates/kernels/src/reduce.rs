@@ -181,10 +181,8 @@ pub fn sum_of_all_squares(tensors: &[Tensor]) -> Result<f64> {
     #[cfg(feature = "cuda")]
     if tensors.first().is_some_and(|first| first.device().is_cuda()) {
         const OP: &str = "sum_of_all_squares";
-        let dense: Result<Vec<Tensor>> = tensors.iter().map(|tensor| tensor.detach().contiguous()).collect();
-        let dense = dense?;
-        dense.iter().try_for_each(|tensor| require_f32(OP, "tensors", tensor))?;
-        return crate::cuda::sum_of_squares(OP, &dense.iter().collect::<Vec<_>>());
+        let dense: Result<Vec<Tensor>> = tensors.iter().map(|tensor| on_gpu(OP, tensor)).collect();
+        return crate::cuda::sum_of_squares(OP, &dense?.iter().collect::<Vec<_>>());
     }
     let mut sum = 0.0;
     for tensor in tensors {
@@ -193,17 +191,28 @@ pub fn sum_of_all_squares(tensors: &[Tensor]) -> Result<f64> {
     Ok(sum)
 }
 
+/// A gradient as the kernels take it: dense f32, or raw.
+#[cfg(feature = "cuda")]
+fn on_gpu(op: &'static str, gradient: &Tensor) -> Result<Tensor> {
+    if crate::cuda::Lies::of(gradient).is_some() {
+        return Ok(gradient.detach());
+    }
+    let gradient = gradient.detach().contiguous()?;
+    require_f32(op, "tensors", &gradient)?;
+    Ok(gradient)
+}
+
 /// Sum of the squares of all elements, in f64 and in a fixed order (for the global gradient norm).
 ///
 /// # Errors
 /// A tensor that is not f32, or on a device without kernels.
 pub fn sum_of_squares(values: &Tensor) -> Result<f64> {
-    let values = values.detach().contiguous()?;
     #[cfg(feature = "cuda")]
     if values.device().is_cuda() {
-        require_f32("sum_of_squares", "values", &values)?;
-        return crate::cuda::sum_of_squares("sum_of_squares", &[&values]);
+        const OP: &str = "sum_of_squares";
+        return crate::cuda::sum_of_squares(OP, &[&on_gpu(OP, values)?]);
     }
+    let values = values.detach().contiguous()?;
     let values = view("sum_of_squares", "values", &values)?;
     let partials: Vec<f64> = values
         .par_chunks(CHUNK)

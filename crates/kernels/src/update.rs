@@ -291,14 +291,26 @@ fn check(op: &'static str, param: &Tensor, others: &[(&'static str, &Tensor)]) -
 /// The steps over lists on a GPU: everything is checked, then one launch is queued.
 #[cfg(feature = "cuda")]
 mod gpu {
-    use candle_core::{Result, Tensor};
+    use candle_core::{DType, Result, Tensor};
 
-    use super::{AdamWParam, AdamWRule, Momentum, SgdParam, check, check_count, check_pair};
-    use crate::cuda::{Move, adamw_all, ema_all, sgd_all};
+    use super::{AdamWParam, AdamWRule, Momentum, SgdParam, check, check_count, check_pair, require_shape};
+    use crate::cuda::{Lies, Move, adamw_all, ema_all, sgd_all};
 
-    /// Gradients come as they lie; the launch reads them in one piece.
+    /// Gradients as the launch reads them: raw ones stay as they are.
     fn dense<'a>(gradients: impl Iterator<Item = &'a Tensor>) -> Result<Vec<Tensor>> {
-        gradients.map(|gradient| gradient.detach().contiguous()).collect()
+        let dense = |gradient: &Tensor| match Lies::of(gradient) {
+            Some(_) => Ok(gradient.detach()),
+            None => gradient.detach().contiguous(),
+        };
+        gradients.map(dense).collect()
+    }
+
+    /// As [`check`], of a gradient that may be raw.
+    fn check_gradient(op: &'static str, param: &Tensor, grad: &Tensor) -> Result<()> {
+        if grad.dtype() == DType::BF16 {
+            return require_shape(op, "grad", grad, param.dims(), "the shape of the destination");
+        }
+        check(op, param, &[("grad", grad)])
     }
 
     pub(super) fn sgd_steps(params: &[SgdParam<'_>], momentum: Momentum, grad_scale: f64) -> Result<()> {
@@ -306,7 +318,8 @@ mod gpu {
         let grads = dense(params.iter().map(|param| param.grad))?;
         let mut moves = Vec::with_capacity(params.len());
         for (&SgdParam { param, grad: own, momentum_buffer, lr, weight_decay }, grad) in params.iter().zip(&grads) {
-            check(OP, param, &[("grad", own), ("momentum_buffer", momentum_buffer)])?;
+            check_gradient(OP, param, own)?;
+            check(OP, param, &[("momentum_buffer", momentum_buffer)])?;
             let memory = [Some(momentum_buffer), None];
             moves.push(Move { param, grad, memory, lr: lr as f32, weight_decay: weight_decay as f32 });
         }
@@ -321,7 +334,8 @@ mod gpu {
         for (own, grad) in params.iter().zip(&grads) {
             let &AdamWParam { param, grad: given, first_moment, second_moment, lr, weight_decay } = own;
             let moments = [("first_moment", first_moment), ("second_moment", second_moment)];
-            check(OP, param, &[("grad", given), moments[0], moments[1]])?;
+            check_gradient(OP, param, given)?;
+            check(OP, param, &moments)?;
             let memory = [Some(first_moment), Some(second_moment)];
             moves.push(Move { param, grad, memory, lr: lr as f32, weight_decay: weight_decay as f32 });
         }

@@ -195,6 +195,8 @@ impl Fit<'_> {
         let epoch_end = num_steps.min((self.progress.epoch as u64 + 1) * steps_per_epoch);
         let train = self.train;
         let mut batches = train.epoch_from(order, self.progress.batch_in_epoch);
+        // Until the epoch ends, steps alone change the weights.
+        let _packed = taper_kernels::keep_packed_weights();
         while self.progress.step < epoch_end {
             let started = Instant::now();
             tracing::trace!(step = self.progress.step, "step begins");

@@ -57,7 +57,11 @@ pub(crate) fn forward_backward(model: &dyn ModuleT, batch: InputBatch, config: &
     // Tensors with history that live on would keep every activation until the backward pass is over.
     let (values, mean) = (logits.detach(), loss.detach());
     drop((logits, inputs));
-    let gradients = taper_kernels::backward(loss)?;
+    // Gradients that are added up first have to be f32.
+    let gradients = match config.accumulate {
+        0 | 1 => taper_kernels::backward_raw(loss)?,
+        _ => taper_kernels::backward(loss)?,
+    };
     // Last: a GPU has the backward pass queued before the host waits for a number.
     let mean = f64::from(mean.to_scalar::<f32>()?);
     let mut tally = Tally::default();

@@ -3,16 +3,21 @@
 namespace test {
 namespace {
 
+/// As the kernels have it; what is packed comes last.
 struct Tensor {
     float *param;
-    const float *grad;
+    const void *grad;
     float *first, *second;
+    bf16 *shadow;
     long long len;
     float lr, weight_decay;
+    int channels, channels_padded, taps;
+    int gradient;
 };
+enum GradientKind { gradient_f32, gradient_bf16, gradient_packed };
 
 struct Block {
-    int tensor, chunk;
+    int tensor, piece;
 };
 
 constexpr int chunk = 4096;
@@ -60,8 +65,8 @@ struct Device {
         copy(set.second, second);
         for (std::size_t i = 0; i < param.size(); i++) {
             const float *begin = grad[i]->get() + (i == shifted ? 1 : 0);
-            tensors.push_back({*param[i], begin, *first[i], *second[i], static_cast<long long>(lengths[i]), Set::lr(i),
-                               Set::weight_decay(i)});
+            tensors.push_back({*param[i], begin, *first[i], *second[i], nullptr, static_cast<long long>(lengths[i]),
+                               Set::lr(i), Set::weight_decay(i), 0, 0, 0, gradient_f32});
         }
     }
     std::vector<unsigned char> bytes() const {
@@ -140,6 +145,80 @@ void adamw(float grad_scale) {
             static_cast<float>(root), grad_scale);
 }
 
+/// A filter bank: its sizes, and how its gradient lies.
+struct Bank {
+    int filters, channels, padded, taps, gradient;
+    bool has_shadow;
+
+    std::size_t len() const { return static_cast<std::size_t>(filters) * channels * taps; }
+    std::size_t packed_len() const { return static_cast<std::size_t>(filters) * padded * taps; }
+    bool is_one_order() const { return taps == 1 && channels == padded && gradient != gradient_packed; }
+    /// Where an element of the parameter lies in what is packed.
+    std::size_t packed(std::size_t at) const {
+        const std::size_t tap = at % taps, channel = at / taps % channels, filter = at / taps / channels;
+        return (filter * taps + tap) * padded + channel;
+    }
+};
+
+/// SGD on a bank, whose gradient is bfloat16 or f32, packed or not, and whose copy for convolutions moves along.
+void bank(const Bank &bank) {
+    Random random(23);
+    const std::vector<float> param = random.vector<float>(bank.len()), first = random.vector<float>(bank.len());
+    std::vector<bf16> grads(bank.gradient == gradient_packed ? bank.packed_len() : bank.len(), narrow<bf16>(0.0f));
+    std::vector<float> wide(bank.len());
+    for (std::size_t at = 0; at < bank.len(); at++) {
+        const bf16 value = narrow<bf16>(static_cast<float>(random.normal()));
+        wide[at] = widen(value);
+        grads[bank.gradient == gradient_packed ? bank.packed(at) : at] = value;
+    }
+    const bool is_cut_in_tiles = !bank.is_one_order() && (bank.has_shadow || bank.gradient == gradient_packed);
+    const int groups = (bank.padded + 63) / 64;
+    const int pieces = is_cut_in_tiles ? bank.filters * groups : static_cast<int>((bank.len() + chunk - 1) / chunk);
+    std::vector<Block> cut;
+    for (int piece = 0; piece < pieces; piece++) cut.push_back({0, piece});
+    std::vector<float> moved, buffer;
+    std::vector<bf16> shadow;
+    same_in_any_order("update", [&] {
+        const Buffer<float> device_param(param), device_first(first), device_wide(wide);
+        const Buffer<bf16> device_grads(grads), device_shadow(bank.packed_len());
+        const void *grad = bank.gradient == gradient_f32 ? static_cast<const void *>(device_wide.get())
+                                                         : static_cast<const void *>(device_grads.get());
+        const Buffer<Tensor> tensors(std::vector<Tensor>{
+            {device_param.get(), grad, device_first.get(), nullptr, bank.has_shadow ? device_shadow.get() : nullptr,
+             static_cast<long long>(bank.len()), 0.1f, 5e-4f, bank.channels, bank.padded,
+             is_cut_in_tiles ? bank.taps : 0, bank.gradient}});
+        const Buffer<Block> blocks(cut);
+        launch("sgd_multi", {static_cast<unsigned>(pieces), 1, 1}, {256, 1, 1}, tensors.get(), blocks.get(), 0.9f, 1,
+               0.5f);
+        moved = device_param.host(), buffer = device_first.host(), shadow = device_shadow.host();
+        return device_param.bytes();
+    });
+    std::size_t wrong = 0;
+    std::vector<bf16> expected(bank.packed_len(), narrow<bf16>(0.0f));
+    for (std::size_t at = 0; at < bank.len(); at++) {
+        const double step = 0.9f * first[at] + 0.5 * wide[at] + 5e-4f * param[at];
+        check("sgd on filters: parameter", error_of(moved[at], param[at] - 0.1f * step, 1.0), 5e-7);
+        check("sgd on filters: moments", error_of(buffer[at], step, 1.0), 5e-7);
+        expected[bank.packed(at)] = narrow<bf16>(moved[at]);
+    }
+    for (std::size_t at = 0; bank.has_shadow && at < expected.size(); at++) {
+        wrong += std::memcmp(&expected[at], &shadow[at], sizeof(bf16)) != 0;
+    }
+    check("sgd on filters: copy for convolutions", static_cast<double>(wrong), 0.0);
+}
+
+void banks() {
+    for (int gradient : {gradient_f32, gradient_bf16, gradient_packed}) {
+        for (bool has_shadow : {false, true}) {
+            bank({3, 5, 8, 9, gradient, has_shadow});
+            bank({2, 70, 72, 9, gradient, has_shadow});
+            bank({2, 64, 64, 49, gradient, has_shadow});
+            bank({5, 136, 136, 1, gradient, has_shadow});
+            bank({5, 3, 8, 1, gradient, has_shadow});
+        }
+    }
+}
+
 void ema() {
     const Rule rule = [](std::size_t, double g, double &param, double &, double &) { param = 0.99 * param + 0.01 * g; };
     compare("moving average", "ema_multi", rule, 2e-7, 0.99f, 0.01f);
@@ -171,6 +250,7 @@ void norm() {
 void update() {
     sgd();
     for (float grad_scale : {1.0f, 0.3f}) adamw(grad_scale);
+    banks();
     ema();
     norm();
 }

@@ -7,7 +7,8 @@ use super::elementwise::{add_bias, column_sums};
 use super::gpu::{Gpu, blocks, over, suffix};
 use super::memory::{Fresh, address};
 use crate::conv::ConvShape;
-use crate::graph::{Gradient, Operation, attach, wanted};
+use crate::graph::{Gradient, Operation, attach, is_raw, wanted};
+use crate::packed;
 
 const MODULE: &str = "weights";
 const OP: &str = "conv2d";
@@ -18,7 +19,7 @@ pub(crate) fn conv2d(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, shape: &Conv
     let problem = Problem::new(shape, x.dtype());
     let (x, w) = (x.contiguous()?, w.contiguous()?);
     let padded = pad_channels(&gpu, &x, problem.c_in)?;
-    let (weights, y) = (pack(&gpu, &w, &problem)?, gpu.empty(x.dtype(), &problem.y_shape()[..])?);
+    let (weights, y) = (packed_weights(&gpu, &w, &problem)?, gpu.empty(x.dtype(), &problem.y_shape()[..])?);
     let tensors = [address(OP, "x", &padded)?, address(OP, "w", &weights)?, y.address];
     let padded = Some(padded).filter(|_| problem.c_in != shape.c_in);
     let conv = Conv { problem, weights, input_channels: shape.c_in, padded };
@@ -60,13 +61,17 @@ impl Conv {
         }
     }
 
-    fn weight_gradient(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    /// The gradient of the weights, as they are or as cuDNN makes it.
+    fn weight_gradient(&self, x: &Tensor, dy: &Tensor, is_raw: bool) -> Result<Tensor> {
         let (gpu, problem) = (Gpu::of(OP, "gradient", dy)?, &self.problem);
         let x = self.padded.as_ref().unwrap_or(x);
         let packed = gpu.empty(dy.dtype(), &problem.packed_shape()[..])?;
         let (x_at, dy_at) = (address(OP, "x", x)?, address(OP, "gradient", dy)?);
         self.run(&gpu, Direction::WeightGradient, [x_at, packed.address, dy_at])?;
-        self.unpack(&gpu, &packed, dy.dtype())
+        match is_raw {
+            true => packed.into_tensor().narrow(3, 0, self.group_in())?.permute((0, 3, 1, 2)),
+            false => self.unpack(&gpu, &packed, dy.dtype()),
+        }
     }
 
     /// The gradient as the parameter lies, in f32.
@@ -93,6 +98,17 @@ impl Conv {
 
 /// Input channels that a block of the repacking kernels takes.
 const TILE: usize = 64;
+
+/// The weights as cuDNN takes them: those that are kept, or made now.
+fn packed_weights(gpu: &Gpu, w: &Tensor, problem: &Problem) -> Result<Tensor> {
+    let fits = |kept: &Tensor| kept.dtype() == problem.dtype && kept.dims() == problem.packed_shape();
+    if let Some(kept) = packed::kept(w).filter(fits) {
+        return Ok(kept);
+    }
+    let made = pack(gpu, w, problem)?;
+    packed::keep(w, &made);
+    Ok(made)
+}
 
 /// Weights `[k, c, kh, kw]` f32 as `[k, kh, kw, c]` in the activations' type, channels filled up with zeros.
 fn pack(gpu: &Gpu, w: &Tensor, problem: &Problem) -> Result<Tensor> {
@@ -132,7 +148,9 @@ impl Operation for Conv {
 
     fn backward(&self, inputs: &[Tensor], _y: &Tensor, gradient: &Gradient) -> Result<Vec<Option<Gradient>>> {
         let (x, w, dy) = (&inputs[0], &inputs[1], gradient.tensor());
-        let mut gradients = vec![wanted(x, || self.input_gradient(dy))?, wanted(w, || self.weight_gradient(x, dy))?];
+        let is_raw = is_raw() && w.is_variable() && dy.dtype() == DType::BF16;
+        let dx = wanted(x, || self.input_gradient(dy))?;
+        let mut gradients = vec![dx, wanted(w, || self.weight_gradient(x, dy, is_raw))?];
         if let Some(bias) = inputs.get(2) {
             gradients.push(wanted(bias, || column_sums(OP, dy))?);
         }

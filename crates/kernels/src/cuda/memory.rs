@@ -23,6 +23,13 @@ pub(super) fn address(op: &'static str, argument: &'static str, tensor: &Tensor)
     Ok(start_of(storage)? + bytes)
 }
 
+/// Where the first element of a tensor lies on the device, whatever the layout.
+pub(super) fn start(tensor: &Tensor) -> Result<u64> {
+    let (storage, layout) = tensor.storage_and_layout();
+    let Storage::Cuda(storage) = &*storage else { candle_core::bail!("a tensor does not lie on the GPU") };
+    Ok(start_of(storage)? + (layout.start_offset() * tensor.dtype().size_in_bytes()) as u64)
+}
+
 /// As [`address`], and 0 where there is no tensor.
 pub(super) fn address_or_null(op: &'static str, argument: &'static str, tensor: Option<&Tensor>) -> Result<u64> {
     tensor.map_or(Ok(0), |tensor| address(op, argument, tensor))

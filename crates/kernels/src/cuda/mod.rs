@@ -30,4 +30,4 @@ pub(crate) use linear::linear;
 pub(crate) use loss::{Goal, cross_entropy};
 pub(crate) use pool::{avg_pool2d, global_avg_pool, max_pool2d};
 pub use runtime::{GpuDescription, GpuError, describe_gpu, gpu_device};
-pub(crate) use update::{Move, adamw_all, ema_all, sgd_all, sum_of_squares};
+pub(crate) use update::{Lies, Move, adamw_all, ema_all, sgd_all, sum_of_squares};

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 use crate::in_place::write;
 use crate::reduce::{change, combine};
@@ -9,7 +9,8 @@ use crate::storage::{View, tensor, view};
 /// Name of the sum of two gradients, for errors.
 const OP: &str = "add_gradient";
 
-/// A gradient on its way back: contiguous, of the type of what it is the gradient of, without history.
+/// A gradient on its way back: contiguous, of the type of what it is the gradient of, without history. That of a variable
+/// may be of another type and strided in a pass that asks for raw ones.
 ///
 /// Clones share the values. candle does not tell whether a tensor's values are shared, so the count of
 /// clones here says when a sum may be formed in place.
@@ -37,6 +38,14 @@ impl Gradient {
     /// The gradient as candle keeps it.
     pub(super) fn into_tensor(self) -> Tensor {
         Arc::unwrap_or_clone(self.0)
+    }
+
+    /// Itself, or a dense copy of this type of one that was left as it was made.
+    pub(super) fn settled(self, dtype: DType) -> Result<Self> {
+        match self.0.dtype() == dtype && self.0.is_contiguous() {
+            true => Ok(self),
+            false => Ok(self.0.to_dtype(dtype)?.contiguous()?.into()),
+        }
     }
 
     /// The sum of two gradients of one tensor, in the memory of one of them if it is nobody else's.

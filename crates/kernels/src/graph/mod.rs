@@ -9,6 +9,7 @@ mod adaptor;
 mod gradient;
 mod history;
 mod node;
+mod raw;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -24,8 +25,10 @@ pub(crate) use gradient::{Gradient, wanted};
 pub(crate) use history::is_off as is_without_history;
 pub use history::without_history;
 use node::Node;
+#[cfg(feature = "cuda")]
+pub(crate) use raw::is_raw;
 pub(crate) use values::Values;
-pub use walk::{backward, backward_with, consists_of_own_ops};
+pub use walk::{backward, backward_raw, backward_with, consists_of_own_ops};
 
 /// The way back through one op whose result is computed before.
 pub(crate) trait Operation: Send + Sync + 'static {

@@ -6,6 +6,7 @@ use candle_core::{Result, Tensor, TensorId};
 
 use super::gradient::Gradient;
 use super::node::Node;
+use super::raw::raw;
 use crate::build::build;
 use crate::reduce::Lanes;
 use crate::storage::{require_shape, tensor};
@@ -32,6 +33,22 @@ pub fn backward(loss: Tensor) -> Result<GradStore> {
     };
     let ones = ones_like(&loss)?;
     start(loss, steps, ones)
+}
+
+/// As [`backward`], for gradients that go to [`sgd_steps`](crate::sgd_steps) or [`adamw_steps`](crate::adamw_steps): on a
+/// GPU, those of variables may be of the activations' type and strided, as they were made.
+///
+/// # Shapes
+/// `loss`: any, most often a scalar; f32.
+///
+/// # Errors
+/// Those of the ops' gradients.
+pub fn backward_raw(loss: Tensor) -> Result<GradStore> {
+    let Some(steps) = steps_to(&loss) else {
+        return loss.backward();
+    };
+    let ones = ones_like(&loss)?;
+    raw(|| start(loss, steps, ones))
 }
 
 /// As [`backward`], from the gradient of something that was computed from `y`.
@@ -119,7 +136,7 @@ fn walk(mut steps: Vec<Step>, mut waiting: HashMap<TensorId, Gradient>) -> Resul
             };
             let sum = match waiting.remove(&input.id()) {
                 None => gradient,
-                Some(sum) => sum.plus(gradient)?,
+                Some(sum) => sum.settled(input.dtype())?.plus(gradient.settled(input.dtype())?)?,
             };
             waiting.insert(input.id(), sum);
         }

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use candle_core::{Device, Tensor};
 use candle_nn::VarMap;
-use taper_kernels::{backward, cross_entropy};
+use taper_kernels::{backward_raw, cross_entropy, keep_packed_weights};
 use taper_models::seeded;
 use taper_optim::{Gradients, GroupRules, Optimizer, OptimizerConfig, ParameterSet, SgdConfig};
 
@@ -26,10 +26,12 @@ pub(crate) fn training(workload: &Workload, images: &Tensor, device: &Device) ->
         ..SgdConfig::default()
     });
     let mut optimizer = Optimizer::new(&config, ParameterSet::new(&vars, &GroupRules::new(&config))?)?;
+    let packed = keep_packed_weights();
     Ok(Box::new(move || {
+        let _ = &packed;
         let loss = cross_entropy(&network.forward_t(&images, true)?, &labels, 0.0)?;
         let value = loss.detach();
-        let gradients = Gradients::take(optimizer.parameters(), &backward(loss)?)?;
+        let gradients = Gradients::take(optimizer.parameters(), &backward_raw(loss)?)?;
         optimizer.step(&gradients, LR)?;
         // Last, because it waits for the device.
         Ok(value.to_scalar()?)

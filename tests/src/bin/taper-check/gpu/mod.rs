@@ -6,6 +6,7 @@ mod case;
 mod cases;
 mod exact;
 mod noise;
+mod packed;
 pub(crate) mod plans;
 mod report;
 mod speed;
@@ -51,6 +52,7 @@ pub(crate) fn run(args: &Args, size: Size) -> Result<()> {
         }
     }
     exact::updates(&device, &mut noise, &mut report)?;
+    packed::compare(&device, &mut noise, &mut report)?;
     exact::images(&device, &mut noise, &mut report)?;
     exact::resident_images(&device, &mut noise, &mut report)?;
     training::compare(&device, size, &mut report)?;
