@@ -2,7 +2,7 @@
 //
 // x, shortcut, y, dy, dx: `[rows, channels]`, T. Statistics and parameters: `[channels]`, f32.
 //
-//   forward   bn_moments -> bn_moments_finish -> bn_apply (and bn_running)
+//   forward   bn_moments -> bn_moments_finish -> bn_apply
 //   backward  bn_sums -> bn_sums_finish -> bn_gradient
 //
 // A block is 256 threads = rows x lanes; a lane owns V neighbouring channels and a warp holds 32 / lanes rows, so that
@@ -158,9 +158,13 @@ __device__ __forceinline__ void moments(const T *__restrict__ x, float2 *__restr
 
 /// Merges the splits in f64. grid ceil(channels / 32), block (32, 32): threadIdx.x is a channel, threadIdx.y takes
 /// every 32nd split. parts `[splits, channels]` (mean, M2) -> mean, variance (biased) `[channels]`.
+///
+/// Running statistics, null where there are none, follow: `running = (1 - momentum) * running + momentum * batch`, with
+/// the unbiased variance, as PyTorch keeps it.
 extern "C" __global__ void __launch_bounds__(1024)
 bn_moments_finish(const float2 *__restrict__ parts, int splits, int rows_per_split, int rows, int channels,
-                  float *__restrict__ mean, float *__restrict__ variance) {
+                  float *__restrict__ mean, float *__restrict__ variance, float *__restrict__ running_mean,
+                  float *__restrict__ running_variance, float momentum) {
     const int channel = blockIdx.x * warp_threads + threadIdx.x;
     const bool owns = channel < channels;
     double total = 0.0;
@@ -177,22 +181,13 @@ bn_moments_finish(const float2 *__restrict__ parts, int splits, int rows_per_spl
         total += static_cast<double>(part.y) + count * from_mean * from_mean;
     }
     total = sum_over_y(total);
-    if (owns && threadIdx.y == 0) {
-        mean[channel] = static_cast<float>(centre);
-        variance[channel] = static_cast<float>(total / rows);
-    }
-}
-
-/// `running = (1 - momentum) * running + momentum * batch`; `unbiased` = n / (n - 1) turns the biased variance into
-/// what PyTorch keeps. 1-D grid, a thread a channel.
-extern "C" __global__ void __launch_bounds__(block_threads)
-bn_running(const float *__restrict__ mean, const float *__restrict__ variance, float *__restrict__ running_mean,
-           float *__restrict__ running_variance, int channels, float momentum, float unbiased) {
-    const float keep = 1.0f - momentum;
-    for (long long channel = grid_thread(); channel < channels; channel += grid_threads()) {
-        running_mean[channel] = keep * running_mean[channel] + momentum * mean[channel];
-        running_variance[channel] = keep * running_variance[channel] + momentum * (variance[channel] * unbiased);
-    }
+    if (!owns || threadIdx.y != 0) return;
+    mean[channel] = static_cast<float>(centre);
+    variance[channel] = static_cast<float>(total / rows);
+    if (running_mean == nullptr) return;
+    const float keep = 1.0f - momentum, unbiased = static_cast<float>(total / (rows - 1));
+    running_mean[channel] = keep * running_mean[channel] + momentum * static_cast<float>(centre);
+    running_variance[channel] = keep * running_variance[channel] + momentum * unbiased;
 }
 
 template <Kind kind> __device__ __forceinline__ float finish(float normalised, float shortcut, float scale) {

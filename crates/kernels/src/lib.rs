@@ -12,7 +12,7 @@
 //! works on every op; [`backward`] does the same for less time and memory.
 //!
 //! Read in this order: [`ConvGeometry`] and [`conv2d`]; [`Epilogue`], [`batch_norm_train`] and
-//! [`BatchStatistics`]; [`PoolGeometry`] and the pools; [`linear`], [`relu`], [`flatten_chw`];
+//! [`Running`]; [`PoolGeometry`] and the pools; [`linear`], [`relu`], [`flatten_chw`];
 //! [`cross_entropy`]; [`backward`], [`backward_with`] and [`without_history`]; [`SgdStep`] and [`sgd_step`].
 //!
 //! ```
@@ -24,7 +24,7 @@
 //! let w = Var::rand(-0.2f32, 0.2f32, (4, 3, 3, 3), &Device::Cpu)?;
 //! let (gamma, beta) = (Var::ones(4, w.dtype(), &Device::Cpu)?, Var::zeros(4, w.dtype(), &Device::Cpu)?);
 //! let y = conv2d(&images, &w, None, &ConvGeometry::same(3))?;
-//! let (y, statistics) = batch_norm_train(&y, &gamma, &beta, 1e-5, Epilogue::Relu)?;
+//! let (y, statistics) = batch_norm_train(&y, &gamma, &beta, None, 1e-5, Epilogue::Relu)?;
 //! assert_eq!(statistics.count, 2 * 8 * 8);
 //! let gradients = backward(global_avg_pool(&y)?)?;
 //! assert_eq!(gradients.get(&w).map(|gradient| gradient.dims()), Some(w.dims()));
@@ -72,7 +72,7 @@ mod storage;
 mod tile;
 mod update;
 
-pub use batch_norm::{BatchStatistics, Epilogue, batch_norm_eval, batch_norm_train};
+pub use batch_norm::{BatchStatistics, Epilogue, Running, batch_norm_eval, batch_norm_train};
 pub use conv::conv2d;
 #[cfg(feature = "cuda")]
 pub use cuda::{

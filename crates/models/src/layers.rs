@@ -2,7 +2,7 @@
 
 use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Result, Tensor};
 use candle_nn::{Init, ModuleT, VarBuilder};
-use taper_kernels::{ConvGeometry, Epilogue};
+use taper_kernels::{ConvGeometry, Epilogue, Running};
 
 /// A convolution. Most stand before a batch norm, which has a shift of its own, and have no bias.
 #[derive(Clone, Debug)]
@@ -175,9 +175,10 @@ impl BatchNorm {
                 epilogue,
             );
         }
-        let (normalised, batch) =
-            taper_kernels::batch_norm_train(features, &self.weight, &self.bias, Self::EPSILON, epilogue)?;
-        batch.update_running(&self.running_mean, &self.running_var, Self::MOMENTUM)?;
+        let running = Running { mean: &self.running_mean, variance: &self.running_var, momentum: Self::MOMENTUM };
+        let (weight, bias) = (&self.weight, &self.bias);
+        let (normalised, _) =
+            taper_kernels::batch_norm_train(features, weight, bias, Some(running), Self::EPSILON, epilogue)?;
         self.num_batches_tracked.inplace_op1(&Increment)?;
         Ok(normalised)
     }

@@ -133,7 +133,7 @@ template <typename T> std::vector<unsigned char> run(const Case<T> &c, Outputs<T
     launch("bn_moments_" + base, by_split, threads, x.get(), parts.get(), s.rows, s.channels, s.lanes_log2(),
            s.rows_per_split());
     launch("bn_moments_finish", by_channel, square, parts.get(), static_cast<int>(s.splits()), s.rows_per_split(),
-           s.rows, s.channels, mean.get(), variance.get());
+           s.rows, s.channels, mean.get(), variance.get(), static_cast<float *>(nullptr), static_cast<float *>(nullptr), 0.0f);
     const Norm norm{mean, variance, gamma, beta, eps, scale, s.rows, s.channels, s.lanes_log2()};
     launch("bn_apply_" + kind, by_row, threads, x.get(), shortcut.get(), y.get(), norm);
     launch("bn_sums_" + kind, by_split, threads, x.get(), y.get(), dy.get(), norm, parts.get(), s.rows_per_split());
@@ -206,11 +206,13 @@ void running_statistics() {
     Random random(9);
     const int channels = 100;
     const auto mean = random.vector<float>(channels), variance = random.vector<float>(channels, 2.0, 0.1);
-    const Buffer<float> batch_mean(mean), batch_variance(variance);
+    std::vector<float2> part;
+    for (int i = 0; i < channels; i++) part.push_back({mean[i], 50.0f * variance[i]});
+    const Buffer<float2> parts(part);
+    const Buffer<float> batch_mean(channels), batch_variance(channels);
     const Buffer<float> running_mean(std::vector<float>(channels, 0.5f)), running(std::vector<float>(channels, 2.0f));
-    const float momentum = 0.1f, unbiased = 50.0f / 49.0f;
-    launch("bn_running", {1, 1, 1}, {256, 1, 1}, batch_mean.get(), batch_variance.get(), running_mean.get(),
-           running.get(), channels, momentum, unbiased);
+    launch("bn_moments_finish", {ceil_div(channels, 32), 1, 1}, {32, 32, 1}, parts.get(), 1, 50, 50, channels,
+           batch_mean.get(), batch_variance.get(), running_mean.get(), running.get(), 0.1f);
     std::vector<double> means, variances;
     for (int i = 0; i < channels; i++) {
         means.push_back(0.9 * 0.5 + 0.1 * mean[i]);

@@ -11,7 +11,7 @@ use crate::storage::{option_error, require, require_f32, require_float, require_
 use op::{BatchNorm, Source, pair};
 #[cfg(feature = "cuda")]
 pub(crate) use passes::Kind;
-pub use statistics::BatchStatistics;
+pub use statistics::{BatchStatistics, Running};
 
 const TRAIN: &str = "batch_norm_train";
 const EVAL: &str = "batch_norm_eval";
@@ -55,7 +55,8 @@ impl<'a> Epilogue<'a> {
     }
 }
 
-/// Batch normalisation by the statistics of this batch (Ioffe and Szegedy 2015), with its epilogue.
+/// Batch normalisation by the statistics of this batch (Ioffe and Szegedy 2015), with its epilogue; running statistics, if
+/// any are given, follow.
 ///
 /// Differentiable with respect to `x`, `gamma`, `beta` and the epilogue's shortcut. Kept for the
 /// backward pass are the inputs and two numbers per channel; no normalised copy. The gradient of
@@ -66,28 +67,32 @@ impl<'a> Epilogue<'a> {
 /// the shortcut may be bf16, and the result is of their type.
 ///
 /// # Errors
-/// One value per channel, shapes that do not fit together, a negative `eps`, another element type or device.
+/// One value per channel, shapes that do not fit together, a negative `eps`, a momentum outside `0.0..=1.0`, another
+/// element type or device.
 pub fn batch_norm_train(
     x: &Tensor,
     gamma: &Tensor,
     beta: &Tensor,
+    running: Option<Running<'_>>,
     eps: f64,
     epilogue: Epilogue<'_>,
 ) -> Result<(Tensor, BatchStatistics)> {
     check(TRAIN, x, gamma, beta, eps, &epilogue)?;
     let channels = gamma.elem_count();
+    running.map_or(Ok(()), |running| running.check(TRAIN, channels))?;
     if x.elem_count() / channels.max(1) < 2 {
         return Err(KernelError::SingleValue { found: x.shape().clone() }.into());
     }
     let x = x.contiguous()?;
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
-        let (mean, variance) = crate::cuda::batch_norm_statistics(TRAIN, &x, channels)?;
+        let (mean, variance) = crate::cuda::batch_norm_statistics(TRAIN, &x, channels, running)?;
         let y = gpu_batch_norm(TRAIN, &x, [gamma, beta], [&mean, &variance], (eps, true), &epilogue)?;
         return Ok((y, BatchStatistics { mean, variance, count: x.elem_count() / channels }));
     }
     let moments = statistics::Moments::of(TRAIN, &x, channels)?;
     let batch = moments.to_statistics()?;
+    running.map_or(Ok(()), |running| running.follow(&batch))?;
     let y = normalise(TRAIN, &x, gamma, beta, moments, (eps, Source::Batch), &epilogue)?;
     Ok((y, batch))
 }
@@ -154,8 +159,9 @@ fn gpu_batch_norm(
     epilogue: &Epilogue<'_>,
 ) -> Result<Tensor> {
     let shortcut = epilogue.shortcut().map(Tensor::contiguous).transpose()?;
-    let (mean, variance) = (mean.clone(), variance.clone());
-    let op = crate::cuda::Normalisation { name, mean, variance, eps, kind: epilogue.kind(), is_of_batch };
+    let (mean, variance, [gamma, beta]) = (mean.clone(), variance.clone(), parameters);
+    let (gamma, beta) = (gamma.detach().contiguous()?, beta.detach().contiguous()?);
+    let op = crate::cuda::Normalisation { name, gamma, beta, mean, variance, eps, kind: epilogue.kind(), is_of_batch };
     crate::cuda::batch_norm(op, x, parameters, shortcut.as_ref())
 }
 

@@ -3,9 +3,7 @@ use rayon::prelude::*;
 
 use crate::error::KernelError;
 use crate::reduce::{Lanes, sum_rows};
-use crate::storage::{option_error, tensor, view};
-#[cfg(feature = "cuda")]
-use crate::storage::{require_f32, require_shape};
+use crate::storage::{option_error, require_f32, require_shape, tensor, view};
 use crate::update::ema_step;
 
 /// Mean and variance of one batch, without history.
@@ -19,32 +17,35 @@ pub struct BatchStatistics {
     pub count: usize,
 }
 
-impl BatchStatistics {
-    /// Moves running statistics towards this batch, in place:
-    /// `running = (1 − momentum) · running + momentum · batch`, with the unbiased variance, as PyTorch does.
-    ///
-    /// # Shapes
-    /// `running_mean`, `running_variance` `[c]`, f32.
-    ///
-    /// # Errors
-    /// A momentum outside `0.0..=1.0`, shapes that do not fit, tensors that are not dense f32 on the CPU.
-    pub fn update_running(&self, running_mean: &Tensor, running_variance: &Tensor, momentum: f64) -> Result<()> {
-        if !(0.0..=1.0).contains(&momentum) {
-            return Err(option_error("update_running", "momentum", momentum, "0.0..=1.0"));
+/// Running statistics, which a training pass moves towards those of its batch, in place:
+/// `running = (1 − momentum) · running + momentum · batch`, with the unbiased variance, as PyTorch does.
+#[derive(Debug, Clone, Copy)]
+pub struct Running<'a> {
+    /// Mean per channel, `[c]` f32.
+    pub mean: &'a Tensor,
+    /// Variance per channel, `[c]` f32.
+    pub variance: &'a Tensor,
+    /// Weight of the batch, `0.0..=1.0`.
+    pub momentum: f64,
+}
+
+impl Running<'_> {
+    pub(super) fn check(&self, op: &'static str, channels: usize) -> Result<()> {
+        if !(0.0..=1.0).contains(&self.momentum) {
+            return Err(option_error(op, "momentum", self.momentum, "0.0..=1.0"));
         }
-        #[cfg(feature = "cuda")]
-        if self.mean.device().is_cuda() {
-            let channels = self.mean.dims();
-            for (argument, running) in [("running_mean", running_mean), ("running_variance", running_variance)] {
-                require_f32("update_running", argument, running)?;
-                require_shape("update_running", argument, running, channels, "one value per channel")?;
-            }
-            let (batch, running) = ([&self.mean, &self.variance], [running_mean, running_variance]);
-            return crate::cuda::update_running(batch, running, momentum, self.count);
+        for (argument, running) in [("running_mean", self.mean), ("running_variance", self.variance)] {
+            require_f32(op, argument, running)?;
+            require_shape(op, argument, running, &[channels], "one value per channel of x")?;
         }
-        let unbiased = self.count as f64 / (self.count as f64 - 1.0);
-        ema_step(running_mean, &self.mean, 1.0 - momentum)?;
-        ema_step(running_variance, &self.variance.affine(unbiased, 0.0)?, 1.0 - momentum)
+        Ok(())
+    }
+
+    /// Moves them, on the CPU.
+    pub(super) fn follow(&self, batch: &BatchStatistics) -> Result<()> {
+        let unbiased = batch.count as f64 / (batch.count as f64 - 1.0);
+        ema_step(self.mean, &batch.mean, 1.0 - self.momentum)?;
+        ema_step(self.variance, &batch.variance.affine(unbiased, 0.0)?, 1.0 - self.momentum)
     }
 }
 

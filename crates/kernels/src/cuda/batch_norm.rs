@@ -2,10 +2,10 @@ use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::driver::{DeviceRepr, PushKernelArg};
 use candle_core::{DType, Result, Tensor};
 
-use super::gpu::{Gpu, over};
+use super::gpu::Gpu;
 use super::memory::{address, address_or_null};
 use super::rows::Rows;
-use crate::batch_norm::Kind;
+use crate::batch_norm::{Kind, Running};
 use crate::graph::{Gradient, Operation, attach, wanted};
 
 const MODULE: &str = "batch_norm";
@@ -28,8 +28,13 @@ struct Norm {
 // SAFETY: the struct is laid out as the one in `cuda/batch_norm.cu`: four pointers, two floats, three ints.
 unsafe impl DeviceRepr for Norm {}
 
-/// Mean and biased variance per channel of contiguous `[..., c]`, both `[c]` f32.
-pub(crate) fn batch_norm_statistics(op: &'static str, x: &Tensor, channels: usize) -> Result<(Tensor, Tensor)> {
+/// Mean and biased variance per channel of contiguous `[..., c]`, both `[c]` f32; running statistics follow.
+pub(crate) fn batch_norm_statistics(
+    op: &'static str,
+    x: &Tensor,
+    channels: usize,
+    running: Option<Running<'_>>,
+) -> Result<(Tensor, Tensor)> {
     let gpu = Gpu::of(op, "x", x)?;
     let cut = Rows::new(x.elem_count() / channels.max(1), channels);
     // A mean and a sum of squares for each part and channel.
@@ -49,36 +54,22 @@ pub(crate) fn batch_norm_statistics(op: &'static str, x: &Tensor, channels: usiz
     let mut call = gpu.stream.launch_builder(&function);
     call.arg(&parts.address).arg(&splits).arg(&per_split).arg(&rows).arg(&width);
     call.arg(&mean.address).arg(&variance.address);
-    // SAFETY: as above; both results have room for every channel.
+    let running_mean = address_or_null(op, "running_mean", running.map(|running| running.mean))?;
+    let running_variance = address_or_null(op, "running_variance", running.map(|running| running.variance))?;
+    let momentum = running.map_or(0.0, |running| running.momentum) as f32;
+    call.arg(&running_mean).arg(&running_variance).arg(&momentum);
+    // SAFETY: as above; both results have room for every channel, as have the running statistics, which may be null.
     unsafe { call.launch(cut.merging_launch()) }.w()?;
     Ok((mean.into_tensor(), variance.into_tensor()))
-}
-
-/// Moves running statistics towards those of a batch of `count` values per channel, in place.
-pub(crate) fn update_running(
-    [mean, variance]: [&Tensor; 2],
-    [running_mean, running_variance]: [&Tensor; 2],
-    momentum: f64,
-    count: usize,
-) -> Result<()> {
-    const OP: &str = "update_running";
-    let gpu = Gpu::of(OP, "mean", mean)?;
-    let channels = mean.elem_count();
-    let from = [address(OP, "mean", mean)?, address(OP, "variance", variance)?];
-    let to = [address(OP, "running_mean", running_mean)?, address(OP, "running_variance", running_variance)?];
-    let unbiased = (count as f64 / (count as f64 - 1.0)) as f32;
-    let (width, momentum) = (channels as i32, momentum as f32);
-    let function = gpu.function(MODULE, "bn_running")?;
-    let mut call = gpu.stream.launch_builder(&function);
-    call.arg(&from[0]).arg(&from[1]).arg(&to[0]).arg(&to[1]).arg(&width).arg(&momentum).arg(&unbiased);
-    // SAFETY: the arguments are those of the kernel; all four tensors have `channels` elements, which the caller checked.
-    unsafe { call.launch(over(channels)) }.w()?;
-    Ok(())
 }
 
 /// The statistics a normalisation goes by.
 pub(crate) struct Normalisation {
     pub(crate) name: &'static str,
+    /// Dense, without history.
+    pub(crate) gamma: Tensor,
+    /// Dense, without history.
+    pub(crate) beta: Tensor,
     pub(crate) mean: Tensor,
     pub(crate) variance: Tensor,
     pub(crate) eps: f64,
@@ -96,7 +87,7 @@ pub(crate) fn batch_norm(
 ) -> Result<Tensor> {
     let gpu = Gpu::of(op.name, "x", x)?;
     let parameters = pair(&gpu, gamma, beta)?;
-    let (cut, norm) = op.norm(x, &parameters)?;
+    let (cut, norm) = op.norm(x)?;
     let y = gpu.empty(x.dtype(), x.shape())?;
     let (from, other) = (address(op.name, "x", x)?, address_or_null(op.name, "shortcut", shortcut)?);
     let function = gpu.function(MODULE, &op.kernel(&cut, "bn_apply", x.dtype()))?;
@@ -112,15 +103,14 @@ pub(crate) fn batch_norm(
 }
 
 impl Normalisation {
-    fn norm(&self, x: &Tensor, parameters: &Tensor) -> Result<(Rows, Norm)> {
+    fn norm(&self, x: &Tensor) -> Result<(Rows, Norm)> {
         let channels = self.mean.elem_count();
         let cut = Rows::new(x.elem_count() / channels.max(1), channels);
-        let gamma = address(self.name, "gamma", parameters)?;
         let norm = Norm {
             mean: address(self.name, "running_mean", &self.mean)?,
             variance: address(self.name, "running_variance", &self.variance)?,
-            gamma,
-            beta: gamma + (channels * size_of::<f32>()) as u64,
+            gamma: address(self.name, "gamma", &self.gamma)?,
+            beta: address(self.name, "beta", &self.beta)?,
             eps: self.eps as f32,
             scale: match self.kind {
                 Kind::ReluScaleAdd { scale } => scale,
@@ -198,7 +188,7 @@ impl Operation for Normalisation {
 
     fn backward(&self, inputs: &[Tensor], y: &Tensor, gradient: &Gradient) -> Result<Vec<Option<Gradient>>> {
         let (x, parameters, shortcut) = (&inputs[0], &inputs[1], inputs.get(2));
-        let (cut, norm) = self.norm(x, parameters)?;
+        let (cut, norm) = self.norm(x)?;
         let saved = [x, y, gradient.tensor()];
         let wants_shortcut = shortcut.is_some_and(Tensor::track_op);
         let gates_shortcut = wants_shortcut && self.kind == Kind::AddRelu;
@@ -230,15 +220,11 @@ impl Operation for Normalisation {
 
 const PAIR: &str = "batch_norm_parameters";
 
-/// Gamma and beta as one tensor `[2, c]`, so that batch norm fits candle's three inputs.
+/// What stands for gamma and beta in the graph, `[2, c]`, so that batch norm fits candle's three inputs: a node, whose
+/// values nobody reads.
 fn pair(gpu: &Gpu, gamma: &Tensor, beta: &Tensor) -> Result<Tensor> {
-    let (gamma, beta) = (gamma.contiguous()?, beta.contiguous()?);
-    let channels = gamma.elem_count();
-    let both = gpu.empty(DType::F32, (2, channels))?;
-    let bytes = channels * size_of::<f32>();
-    gpu.copy(address(PAIR, "gamma", &gamma)?, both.address, bytes)?;
-    gpu.copy(address(PAIR, "beta", &beta)?, both.address + bytes as u64, bytes)?;
-    attach(Pair, &[&gamma, &beta], both, (2, channels))
+    let shape = (2, gamma.elem_count());
+    attach(Pair, &[gamma, beta], gpu.empty(DType::F32, shape)?, shape)
 }
 
 struct Pair;

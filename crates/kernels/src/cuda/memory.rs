@@ -1,6 +1,6 @@
 //! Addresses of tensors, and fresh memory for results.
 
-use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DevicePtr, DeviceRepr, DriverError, result, sys::CUresult};
+use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DevicePtr, DeviceRepr, DriverError, sys::CUresult};
 use candle_core::cuda_backend::{CudaStorageSlice, WrapErr};
 use candle_core::op::BackpropOp;
 use candle_core::{CudaStorage, DType, Result, Shape, Storage, Tensor};
@@ -94,12 +94,6 @@ impl Gpu {
         // a kernel or a copy that fills it.
         let block = unsafe { self.stream.alloc::<T>(len.max(1)) };
         block.or_else(|error| self.memory_error(error, len * size_of::<T>()))
-    }
-
-    /// Queues a copy of bytes within the device's memory.
-    pub(super) fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<()> {
-        // SAFETY: callers pass the addresses of two blocks that have this many bytes and live until the copy is queued.
-        unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream.cu_stream()) }.w()
     }
 
     fn memory_error<T>(&self, error: DriverError, bytes: usize) -> Result<T> {

@@ -19,7 +19,7 @@ mod rows;
 mod runtime;
 mod update;
 
-pub(crate) use batch_norm::{Normalisation, batch_norm, batch_norm_statistics, update_running};
+pub(crate) use batch_norm::{Normalisation, batch_norm, batch_norm_statistics};
 pub(crate) use conv::conv2d;
 pub use dnn::{
     DescribedDevice, LayerShape, MeasuredPlan, PlanReport, add_measured_plans, measure_plans, measured_plans, set_tf32,

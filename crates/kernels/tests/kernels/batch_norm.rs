@@ -1,7 +1,7 @@
 //! Batch normalisation with each epilogue, in training and evaluation.
 
 use candle_core::Tensor;
-use taper_kernels::{Epilogue, batch_norm_eval, batch_norm_train, reference};
+use taper_kernels::{Epilogue, Running, batch_norm_eval, batch_norm_train, reference};
 
 use crate::support::{assert_close, check, noise, tensor, values};
 
@@ -39,7 +39,7 @@ fn check_batch_norm(shape: &[usize]) {
         check(
             &format!("train {name} {shape:?}"),
             &inputs,
-            |i| Ok(batch_norm_train(&i[0], &i[1], &i[2], EPS, epilogue(name, &i[last]))?.0),
+            |i| Ok(batch_norm_train(&i[0], &i[1], &i[2], None, EPS, epilogue(name, &i[last]))?.0),
             |i| {
                 let (mean, variance) = reference::channel_moments(&i[0]);
                 reference::batch_norm(&i[0], &i[1], &i[2], (&mean, &variance), EPS, plain(name, &i[last]))
@@ -73,7 +73,7 @@ fn statistics_cross_chunks() {
             Tensor::ones(channels, candle_core::DType::F32, &candle_core::Device::Cpu).unwrap(),
             noise(&[channels], 1),
         );
-        let (_, found) = batch_norm_train(&tensor(&x), &ones, &tensor(&zeros), EPS, Epilogue::Identity).unwrap();
+        let (_, found) = batch_norm_train(&tensor(&x), &ones, &tensor(&zeros), None, EPS, Epilogue::Identity).unwrap();
         assert_eq!(found.count, 3 * 101 * 37);
         // Means of noise are near 0, so they are compared on the scale of the noise.
         let centred: Vec<f64> = mean.values.iter().map(|mean| mean + 1.0).collect();
@@ -92,7 +92,7 @@ fn a_large_mean_costs_no_digits_of_the_variance() {
         x.values.iter_mut().for_each(|value| *value = f64::from((offset + spread * *value) as f32));
         let (mean, variance) = reference::channel_moments(&x);
         let (gamma, beta) = (tensor(&noise(&[2], 1)), tensor(&noise(&[2], 2)));
-        let (_, found) = batch_norm_train(&tensor(&x), &gamma, &beta, EPS, Epilogue::Identity).unwrap();
+        let (_, found) = batch_norm_train(&tensor(&x), &gamma, &beta, None, EPS, Epilogue::Identity).unwrap();
         assert_close("mean", &values(&found.mean), &mean.values, 1e-7);
         assert_close("variance", &values(&found.variance), &variance.values, 3e-6);
     }
@@ -102,7 +102,7 @@ fn a_large_mean_costs_no_digits_of_the_variance() {
 fn constant_channels_stay_finite() {
     let x = Tensor::full(3f32, (2, 2, 2, 2), &candle_core::Device::Cpu).unwrap();
     let (gamma, beta) = (tensor(&noise(&[2], 1)), tensor(&noise(&[2], 2)));
-    let (y, statistics) = batch_norm_train(&x, &gamma, &beta, EPS, Epilogue::Identity).unwrap();
+    let (y, statistics) = batch_norm_train(&x, &gamma, &beta, None, EPS, Epilogue::Identity).unwrap();
     assert_eq!(values(&statistics.variance), [0.0, 0.0]);
     assert_eq!(values(&y)[..2], values(&beta));
 }
@@ -111,7 +111,7 @@ fn constant_channels_stay_finite() {
 fn a_nan_is_not_hidden() {
     let x = Tensor::new(&[[1f32, 2.0], [f32::NAN, 3.0]], &candle_core::Device::Cpu).unwrap();
     let (gamma, beta) = (tensor(&noise(&[2], 1)), tensor(&noise(&[2], 2)));
-    let (y, statistics) = batch_norm_train(&x, &gamma, &beta, EPS, Epilogue::Relu).unwrap();
+    let (y, statistics) = batch_norm_train(&x, &gamma, &beta, None, EPS, Epilogue::Relu).unwrap();
     let nan = |tensor: &Tensor| values(tensor).into_iter().map(f32::is_nan).collect::<Vec<_>>();
     assert_eq!(nan(&statistics.mean), [true, false]);
     assert_eq!(nan(&statistics.variance), [true, false]);
@@ -123,16 +123,23 @@ fn running_statistics_follow_pytorch() {
     let x = noise(&[4, 3], 9);
     let (mean, variance) = reference::channel_moments(&x);
     let (gamma, beta) = (tensor(&noise(&[3], 1)), tensor(&noise(&[3], 2)));
-    let (_, statistics) = batch_norm_train(&tensor(&x), &gamma, &beta, EPS, Epilogue::Identity).unwrap();
     let running = (tensor(&noise(&[3], 3)), tensor(&noise(&[3], 4)));
     let before = (values(&running.0), values(&running.1));
-    statistics.update_running(&running.0, &running.1, 0.1).unwrap();
+    let train = |momentum| {
+        let moved = Running { mean: &running.0, variance: &running.1, momentum };
+        batch_norm_train(&tensor(&x), &gamma, &beta, Some(moved), EPS, Epilogue::Identity)
+    };
+    train(0.1).unwrap();
     let blend = |before: &[f32], batch: &[f64], factor: f64| -> Vec<f64> {
         before.iter().zip(batch).map(|(&before, batch)| 0.9 * f64::from(before) + 0.1 * factor * batch).collect()
     };
     assert_close("mean", &values(&running.0), &blend(&before.0, &mean.values, 1.0), 1e-6);
     assert_close("variance", &values(&running.1), &blend(&before.1, &variance.values, 4.0 / 3.0), 1e-6);
-    assert!(statistics.update_running(&running.0, &running.1, 1.5).is_err());
+    assert!(train(1.5).is_err());
+    let short = tensor(&noise(&[2], 3));
+    let moved = Running { mean: &running.0, variance: &short, momentum: 0.1 };
+    let wrong = batch_norm_train(&tensor(&x), &gamma, &beta, Some(moved), EPS, Epilogue::Identity);
+    assert!(wrong.unwrap_err().to_string().contains("running_variance"));
 }
 
 /// With gamma at 0 every normalised value equals beta = 0, where ReLU's gradient is 0.
@@ -141,7 +148,7 @@ fn relu_has_no_gradient_at_zero() {
     let x = candle_core::Var::from_tensor(&tensor(&noise(&[2, 2, 2, 2], 1))).unwrap();
     let zeros = x.zeros_like().unwrap().narrow(0, 0, 1).unwrap().flatten_all().unwrap().narrow(0, 0, 2).unwrap();
     let gamma = candle_core::Var::from_tensor(&zeros).unwrap();
-    let (y, _) = batch_norm_train(&x, &gamma, &zeros, EPS, Epilogue::Relu).unwrap();
+    let (y, _) = batch_norm_train(&x, &gamma, &zeros, None, EPS, Epilogue::Relu).unwrap();
     let gradients = y.sum_all().unwrap().backward().unwrap();
     assert_eq!(values(gradients.get(&gamma).unwrap()), [0.0, 0.0]);
 }

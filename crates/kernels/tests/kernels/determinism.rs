@@ -29,11 +29,11 @@ fn bits() -> Result<Vec<u32>> {
     let x = variable(&[21, 31, 33, 3], 9);
     let [stem, grouped, shortcut, gamma, beta, w1, bias, w2] = &parameters;
     let y = conv2d(&x, stem, Some(gamma), &geometry(1, 1, 1))?;
-    let (y, statistics) = batch_norm_train(&y, gamma, beta, 1e-5, Epilogue::Relu)?;
+    let (y, statistics) = batch_norm_train(&y, gamma, beta, None, 1e-5, Epilogue::Relu)?;
     let skip = conv2d(&y, shortcut, None, &geometry(2, 0, 1))?;
     let y = conv2d(&y, grouped, None, &geometry(2, 1, 2))?;
-    let (y, _) = batch_norm_train(&y, gamma, beta, 1e-5, Epilogue::ReluScaleAdd { scale: 0.1, shortcut: &skip })?;
-    let (y, _) = batch_norm_train(&y, gamma, beta, 1e-5, Epilogue::AddRelu { shortcut: &skip })?;
+    let (y, _) = batch_norm_train(&y, gamma, beta, None, 1e-5, Epilogue::ReluScaleAdd { scale: 0.1, shortcut: &skip })?;
+    let (y, _) = batch_norm_train(&y, gamma, beta, None, 1e-5, Epilogue::AddRelu { shortcut: &skip })?;
     let y = max_pool2d(&y, &PoolGeometry { rounding: Rounding::Ceil, ..PoolGeometry::square(2) })?;
     let mean = global_avg_pool(&avg_pool2d(&y, &PoolGeometry::square(2), taper_kernels::Padding::Counted)?)?;
     let wide = y.narrow(1, 0, 8)?.narrow(2, 0, 8)?;

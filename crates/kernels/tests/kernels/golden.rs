@@ -7,9 +7,9 @@ use safetensors::SafeTensors;
 use serde_json::Value;
 use taper_kernels::reference::Array;
 use taper_kernels::{
-    AdamWStep, ConvGeometry, Epilogue, Momentum, Padding, PoolGeometry, Rounding, SgdStep, adamw_step, avg_pool2d,
-    batch_norm_eval, batch_norm_train, conv2d, cross_entropy, cross_entropy_soft, global_avg_pool, linear, max_pool2d,
-    relu, sgd_step,
+    AdamWStep, ConvGeometry, Epilogue, Momentum, Padding, PoolGeometry, Rounding, Running, SgdStep, adamw_step,
+    avg_pool2d, batch_norm_eval, batch_norm_train, conv2d, cross_entropy, cross_entropy_soft, global_avg_pool, linear,
+    max_pool2d, relu, sgd_step,
 };
 
 use crate::support::{assert_close, tensor, values};
@@ -114,8 +114,8 @@ fn batch_norm() {
                 let [x, gamma, beta] = [&inputs[0], &inputs[1], &inputs[2]];
                 return batch_norm_eval(x, gamma, beta, &running.0, &running.1, eps, epilogue);
             }
-            let (y, statistics) = batch_norm_train(&inputs[0], &inputs[1], &inputs[2], eps, epilogue)?;
-            statistics.update_running(&running.0, &running.1, 0.1)?;
+            let moved = Running { mean: &running.0, variance: &running.1, momentum: 0.1 };
+            let (y, _) = batch_norm_train(&inputs[0], &inputs[1], &inputs[2], Some(moved), eps, epilogue)?;
             for (name, tensor) in [("new_mean", &running.0), ("new_var", &running.1)] {
                 assert_close(name, &values(tensor), &golden.array(case, name).unwrap().values, TOLERANCE);
             }

@@ -47,7 +47,7 @@ impl Network {
     fn block(&self, x: &Tensor, shortcut: &Tensor) -> Result<Tensor> {
         let same = ConvGeometry::same(3);
         let norm = |x: &Tensor, epilogue: Epilogue<'_>| {
-            batch_norm_train(x, &self.gamma, &self.beta, 1e-5, epilogue).map(|(y, _)| y)
+            batch_norm_train(x, &self.gamma, &self.beta, None, 1e-5, epilogue).map(|(y, _)| y)
         };
         let inner = norm(&conv2d(x, &self.convs[0], None, &same)?, Epilogue::Relu)?;
         let inner = conv2d(&inner, &self.convs[1], None, &same)?;
@@ -142,7 +142,7 @@ fn frozen_inputs_get_no_gradient() {
     let net = |x: &Tensor, w: &Tensor, gamma: &Tensor, beta: &Tensor| {
         let y = conv2d(x, w, Some(beta), &same).unwrap();
         let epilogue = Epilogue::ReluScaleAdd { scale: 0.5, shortcut: x };
-        let (y, _) = batch_norm_train(&y, gamma, beta, 1e-5, epilogue).unwrap();
+        let (y, _) = batch_norm_train(&y, gamma, beta, None, 1e-5, epilogue).unwrap();
         let weights = tensor(&noise(&[4, 2], 5));
         let targets = tensor(&noise(&[3, 4], 6)).abs().unwrap();
         cross_entropy_soft(&linear(&global_avg_pool(&y).unwrap(), &weights, None).unwrap(), &targets).unwrap()
@@ -160,7 +160,7 @@ fn one_variable_in_two_inputs_of_one_op() {
     check("square", &linear(&w, &w, None).unwrap(), &[&w]);
     let y = relu(&w).unwrap();
     check("through relu", &linear(&y, &y, None).unwrap(), &[&w]);
-    let (y, _) = batch_norm_train(&y, &w.get(0).unwrap(), &w.get(0).unwrap(), 1e-5, Epilogue::Relu).unwrap();
+    let (y, _) = batch_norm_train(&y, &w.get(0).unwrap(), &w.get(0).unwrap(), None, 1e-5, Epilogue::Relu).unwrap();
     check("rows by candle", &y, &[&w]);
 }
 

@@ -48,7 +48,7 @@ fn convolution() {
 #[test]
 fn batch_norm() {
     let (x, one) = (zeros(&[2, 3]), zeros(&[3]));
-    let train = |x: &Tensor, gamma: &Tensor, eps, epilogue| batch_norm_train(x, gamma, &one, eps, epilogue);
+    let train = |x: &Tensor, gamma: &Tensor, eps, epilogue| batch_norm_train(x, gamma, &one, None, eps, epilogue);
     refused(train(&zeros(&[1, 3]), &one, 1e-5, Epilogue::Relu), &["one value per channel", "[1, 3]"]);
     refused(train(&zeros(&[0, 3]), &one, 1e-5, Epilogue::Relu), &["one value per channel"]);
     refused(train(&x, &zeros(&[2]), 1e-5, Epilogue::Relu), &["gamma", "[2]", "[3]"]);

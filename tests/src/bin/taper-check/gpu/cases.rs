@@ -97,7 +97,7 @@ fn batch_norms(noise: &mut Noise) -> Result<Vec<Case>> {
             let (mean, variance) = (noise.tensor(&[channels])?, noise.positive(&[channels])?);
             let train = move |inputs: &[Tensor]| {
                 let epilogue = after.epilogue(inputs.get(3));
-                Ok(batch_norm_train(&inputs[0], &inputs[1], &inputs[2], EPS, epilogue)?.0)
+                Ok(batch_norm_train(&inputs[0], &inputs[1], &inputs[2], None, EPS, epilogue)?.0)
             };
             let eval = move |inputs: &[Tensor]| {
                 let device = inputs[0].device();
