@@ -134,6 +134,9 @@ pub(crate) struct TrainSection {
     pub(crate) memory_limit: MemoryLimitChoice,
     /// Instructions of the CPU kernels: `auto`, `amx-bf16`, `amx`, `avx512`, `avx2` or `portable`.
     pub(crate) cpu_path: String,
+    /// Whether what lies between a batch norm and a convolution is computed again in the backward pass instead of kept.
+    #[serde(default)]
+    pub(crate) recompute: bool,
     /// How convolutions on a GPU find their algorithm.
     #[serde(default)]
     pub(crate) gpu_plans: GpuPlans,
@@ -251,6 +254,7 @@ impl RunConfig {
         like.data.cache_mib = self.data.cache_mib;
         like.train.device = self.train.device.clone();
         like.train.memory_limit = self.train.memory_limit.clone();
+        like.train.recompute = self.train.recompute;
         like.checkpoint = self.checkpoint.clone();
         like.log = self.log.clone();
         like == *self

@@ -59,6 +59,7 @@ impl<'a> Job<'a> {
     pub(crate) fn new(config: &'a RunConfig, prepared: Prepared, device: &Device) -> Result<Self> {
         device::use_cpu_path(&config.train.cpu_path)?;
         device::use_plans(config.train.gpu_plans);
+        taper_kernels::set_recompute(config.train.recompute);
         let (vars, frozen) = (VarMap::new(), config.frozen()?);
         let num_classes = prepared.data.dataset.classes().len();
         let network = config.model.build(num_classes, seeded_frozen(&vars, config.train.seed, device, frozen))?;

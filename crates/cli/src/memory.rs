@@ -63,7 +63,11 @@ impl Need {
         let state = trained * (state_copies + u64::from(config.train.ema_decay.is_some()));
         let optimizer = trained * gradient_copies + state;
         // A frozen backbone goes forward only, and keeps nothing.
-        let values = if job.caches_features() { cost.forward_values } else { cost.training_values };
+        let values = match (job.caches_features(), config.train.recompute) {
+            (true, _) => cost.forward_values,
+            (false, true) => cost.recomputing_values,
+            (false, false) => cost.training_values,
+        };
         let value_bytes = job.dtype().size_in_bytes() as u64;
         let activations = batch_size.saturating_mul(values as u64 * value_bytes);
         if !job.device().is_cpu() {

@@ -42,6 +42,7 @@ fn optional_keys() -> Vec<(&'static str, Value)> {
         ("train.base_weights", Value::String(String::new())),
         ("train.memory_limit", Value::String(String::new())),
         ("train.gpu_plans", Value::String(String::new())),
+        ("train.recompute", Value::Boolean(false)),
         ("checkpoint.every_steps", Value::Integer(1)),
         ("checkpoint.every_minutes", Value::Float(1.0)),
     ]
@@ -92,13 +93,14 @@ fn last_text<'a>(wishes: &'a [Wish], key: &str) -> Option<&'a str> {
 /// Resolves the configuration that a run wrote, with the few changes that a resume allows.
 pub(crate) fn resolve_run(path: &Path, wishes: Vec<Wish>) -> Result<Resolved> {
     /// Where images come from and how fast, never which weights come out.
-    const MAY_CHANGE: [&str; 8] = [
+    const MAY_CHANGE: [&str; 9] = [
         "data.location",
         "data.workers",
         "data.prefetch",
         "data.cache_mib",
         "train.device",
         "train.memory_limit",
+        "train.recompute",
         "checkpoint.",
         "log.",
     ];

@@ -61,6 +61,7 @@ mod linear;
 mod loss;
 mod matrix;
 mod memory;
+mod norm_conv;
 mod packed;
 mod pool;
 mod reduce;
@@ -86,6 +87,7 @@ pub use graph::{backward, backward_raw, backward_with, consists_of_own_ops, with
 pub use linear::linear;
 pub use loss::{cross_entropy, cross_entropy_soft};
 pub use memory::prepare_allocator;
+pub use norm_conv::{norm_relu_conv2d, set_recompute};
 pub use packed::{PackedWeights, keep_packed_weights};
 pub use pool::{avg_pool2d, global_avg_pool, max_pool2d};
 pub use reduce::{sum_of_all_squares, sum_of_squares};

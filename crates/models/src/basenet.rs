@@ -173,8 +173,7 @@ impl ResidualBlock {
 impl ModuleT for ResidualBlock {
     /// `[n, h, w, c_in]` → `[n, h, w, c_out]`.
     fn forward_t(&self, input: &Tensor, train: bool) -> Result<Tensor> {
-        let features = self.bn1.forward_t(&self.conv1.forward(input)?, Epilogue::Relu, train)?;
-        let features = self.conv2.forward(&features)?;
+        let features = self.bn1.relu_conv(&self.conv1.forward(input)?, &self.conv2, train)?;
         let shortcut = match &self.shortcut {
             ShortcutPath::Identity => input.clone(),
             ShortcutPath::Conv1x1(conv) => conv.forward(input)?,

@@ -51,6 +51,9 @@ pub struct ModelCost {
     pub forward_macs: usize,
     /// Most values that a training step holds at a time: what is kept for the backward pass, and the gradients on its way.
     pub training_values: usize,
+    /// The same where what lies between a batch norm and a convolution is computed again, see
+    /// [`taper_kernels::set_recompute`].
+    pub recomputing_values: usize,
     /// Most values that a pass without learning holds at a time.
     pub forward_values: usize,
     /// Values of the layer with most weights.
@@ -61,8 +64,11 @@ pub struct ModelCost {
 #[derive(Debug, Default)]
 pub(crate) struct Outputs {
     kept: usize,
+    /// Of those kept, the ones that can be computed again.
+    can_be_again: usize,
     widest: usize,
     training_values: usize,
+    recomputing_values: usize,
 }
 
 impl Outputs {
@@ -76,6 +82,20 @@ impl Outputs {
         self.kept += num_kept * values;
         self.widest = self.widest.max(values);
         self.training_values = self.training_values.max(self.kept + Self::AT_WORK * values);
+        // There, what is computed again is at work as well.
+        let kept = self.kept - self.can_be_again;
+        self.recomputing_values = self.recomputing_values.max(kept + (Self::AT_WORK + 1) * values);
+    }
+
+    /// Counts an output that a batch norm and ReLU give to a convolution.
+    pub(crate) fn keep_between(&mut self, values: usize) {
+        self.can_be_again += values;
+        self.keep(1, values);
+    }
+
+    /// The most in a training step that computes what [`Self::keep_between`] counts again.
+    pub(crate) fn recomputing_values(&self) -> usize {
+        self.recomputing_values
     }
 
     /// The most in a training step.
@@ -239,7 +259,8 @@ fn basenet_cost(config: &BaseNetConfig, num_classes: usize) -> ModelCost {
             outputs.keep(1, block.c_out * pixels);
         }
         norm_values += 4 * block.c_out;
-        outputs.keep(4, block.c_out * pixels);
+        outputs.keep_between(block.c_out * pixels);
+        outputs.keep(3, block.c_out * pixels);
         largest_weights = largest_weights.max(9 * block.c_out * block.c_in.max(block.c_out) / config.groups);
     }
     // The pooled values, and the same in the order of the linear layer's weights.
@@ -251,6 +272,7 @@ fn basenet_cost(config: &BaseNetConfig, num_classes: usize) -> ModelCost {
         num_parameters: conv_weights + norm_values + linear_weights + head_vectors,
         forward_macs: conv_weights * pixels + linear_weights,
         training_values: outputs.training_values(),
+        recomputing_values: outputs.recomputing_values(),
         forward_values: outputs.forward_values(),
         largest_weights,
     }

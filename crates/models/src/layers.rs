@@ -175,12 +175,37 @@ impl BatchNorm {
                 epilogue,
             );
         }
-        let running = Running { mean: &self.running_mean, variance: &self.running_var, momentum: Self::MOMENTUM };
-        let (weight, bias) = (&self.weight, &self.bias);
+        let (weight, bias, running) = (&self.weight, &self.bias, Some(self.running()));
         let (normalised, _) =
-            taper_kernels::batch_norm_train(features, weight, bias, Some(running), Self::EPSILON, epilogue)?;
+            taper_kernels::batch_norm_train(features, weight, bias, running, Self::EPSILON, epilogue)?;
         self.num_batches_tracked.inplace_op1(&Increment)?;
         Ok(normalised)
+    }
+
+    /// `conv(relu(bn(features)))`. In training, what lies between the two need not be kept, see
+    /// [`taper_kernels::set_recompute`].
+    ///
+    /// # Errors
+    /// As [`BatchNorm::forward_t`], and the convolution's.
+    pub fn relu_conv(&self, features: &Tensor, conv: &Conv2d, train: bool) -> Result<Tensor> {
+        if !train || self.is_frozen() || conv.bias.is_some() {
+            return conv.forward(&self.forward_t(features, Epilogue::Relu, train)?);
+        }
+        let (parameters, running) = ([&self.weight, &self.bias], Some(self.running()));
+        let y = taper_kernels::norm_relu_conv2d(
+            features,
+            parameters,
+            running,
+            Self::EPSILON,
+            &conv.weight,
+            &conv.geometry,
+        )?;
+        self.num_batches_tracked.inplace_op1(&Increment)?;
+        Ok(y)
+    }
+
+    fn running(&self) -> Running<'_> {
+        Running { mean: &self.running_mean, variance: &self.running_var, momentum: Self::MOMENTUM }
     }
 
     fn is_frozen(&self) -> bool {

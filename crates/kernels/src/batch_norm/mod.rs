@@ -7,6 +7,7 @@ mod statistics;
 use candle_core::{Result, Tensor};
 
 use crate::error::KernelError;
+use crate::norm_conv::Again as _;
 use crate::storage::{option_error, require, require_f32, require_float, require_shape, shape_error};
 use op::{BatchNorm, Source, pair};
 #[cfg(feature = "cuda")]
@@ -78,11 +79,7 @@ pub fn batch_norm_train(
     epilogue: Epilogue<'_>,
 ) -> Result<(Tensor, BatchStatistics)> {
     check(TRAIN, x, gamma, beta, eps, &epilogue)?;
-    let channels = gamma.elem_count();
-    running.map_or(Ok(()), |running| running.check(TRAIN, channels))?;
-    if x.elem_count() / channels.max(1) < 2 {
-        return Err(KernelError::SingleValue { found: x.shape().clone() }.into());
-    }
+    let channels = check_batch(x, gamma, running)?;
     let x = x.contiguous()?;
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
@@ -95,6 +92,52 @@ pub fn batch_norm_train(
     running.map_or(Ok(()), |running| running.follow(&batch))?;
     let y = normalise(TRAIN, &x, gamma, beta, moments, (eps, Source::Batch), &epilogue)?;
     Ok((y, batch))
+}
+
+/// Channels of a batch that has statistics.
+fn check_batch(x: &Tensor, gamma: &Tensor, running: Option<Running<'_>>) -> Result<usize> {
+    let channels = gamma.elem_count();
+    running.map_or(Ok(()), |running| running.check(TRAIN, channels))?;
+    match x.elem_count() / channels.max(1) {
+        0 | 1 => Err(KernelError::SingleValue { found: x.shape().clone() }.into()),
+        _ => Ok(channels),
+    }
+}
+
+/// `relu(bn(x))` of a dense batch on the CPU, without history: the op, its parameters as the graph has them, its result.
+pub(crate) fn cpu_norm_relu(
+    x: &Tensor,
+    gamma: &Tensor,
+    beta: &Tensor,
+    running: Option<Running<'_>>,
+    eps: f64,
+) -> Result<(BatchNorm, Tensor, Tensor)> {
+    check(TRAIN, x, gamma, beta, eps, &Epilogue::Relu)?;
+    let channels = check_batch(x, gamma, running)?;
+    let moments = statistics::Moments::of(TRAIN, x, channels)?;
+    running.map_or(Ok(()), |running| running.follow(&moments.to_statistics()?))?;
+    let op = BatchNorm::new(TRAIN, moments, eps, Source::Batch, passes::Kind::Relu);
+    let parameters = pair(gamma, beta)?;
+    let y = op.again(x, &parameters)?;
+    Ok((op, parameters, y))
+}
+
+/// As [`cpu_norm_relu`], on a GPU.
+#[cfg(feature = "cuda")]
+pub(crate) fn gpu_norm_relu(
+    x: &Tensor,
+    gamma: &Tensor,
+    beta: &Tensor,
+    running: Option<Running<'_>>,
+    eps: f64,
+) -> Result<(crate::cuda::Normalisation, Tensor, Tensor)> {
+    check(TRAIN, x, gamma, beta, eps, &Epilogue::Relu)?;
+    let channels = check_batch(x, gamma, running)?;
+    let (mean, variance) = crate::cuda::batch_norm_statistics(TRAIN, x, channels, running)?;
+    let op = gpu_op(TRAIN, [gamma, beta], [&mean, &variance], (eps, true), passes::Kind::Relu)?;
+    let parameters = crate::cuda::batch_norm_parameters(gamma, beta)?;
+    let y = op.again(x, &parameters)?;
+    Ok((op, parameters, y))
 }
 
 /// Batch normalisation by running statistics, with its epilogue.
@@ -154,15 +197,31 @@ fn gpu_batch_norm(
     name: &'static str,
     x: &Tensor,
     parameters: [&Tensor; 2],
-    [mean, variance]: [&Tensor; 2],
-    (eps, is_of_batch): (f64, bool),
+    statistics: [&Tensor; 2],
+    source: (f64, bool),
     epilogue: &Epilogue<'_>,
 ) -> Result<Tensor> {
     let shortcut = epilogue.shortcut().map(Tensor::contiguous).transpose()?;
-    let (mean, variance, [gamma, beta]) = (mean.clone(), variance.clone(), parameters);
+    let op = gpu_op(name, parameters, statistics, source, epilogue.kind())?;
+    crate::cuda::batch_norm(
+        op,
+        x,
+        &crate::cuda::batch_norm_parameters(parameters[0], parameters[1])?,
+        shortcut.as_ref(),
+    )
+}
+
+#[cfg(feature = "cuda")]
+fn gpu_op(
+    name: &'static str,
+    [gamma, beta]: [&Tensor; 2],
+    [mean, variance]: [&Tensor; 2],
+    (eps, is_of_batch): (f64, bool),
+    kind: passes::Kind,
+) -> Result<crate::cuda::Normalisation> {
     let (gamma, beta) = (gamma.detach().contiguous()?, beta.detach().contiguous()?);
-    let op = crate::cuda::Normalisation { name, gamma, beta, mean, variance, eps, kind: epilogue.kind(), is_of_batch };
-    crate::cuda::batch_norm(op, x, parameters, shortcut.as_ref())
+    let (mean, variance) = (mean.clone(), variance.clone());
+    Ok(crate::cuda::Normalisation { name, gamma, beta, mean, variance, eps, kind, is_of_batch })
 }
 
 fn normalise(

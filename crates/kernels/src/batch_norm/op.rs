@@ -3,6 +3,7 @@ use candle_core::{Result, Tensor};
 use super::passes::{self, Affine, Kind, Saved};
 use super::statistics::Moments;
 use crate::graph::{Gradient, Operation, attach, wanted};
+use crate::norm_conv::Again;
 use crate::storage::{tensor, view};
 
 /// Where the statistics come from: those of the batch depend on `x`, running ones do not.
@@ -13,7 +14,7 @@ pub(super) enum Source {
 }
 
 /// Inputs: `x`, gamma and beta as one tensor, then the shortcut if the epilogue has one.
-pub(super) struct BatchNorm {
+pub(crate) struct BatchNorm {
     name: &'static str,
     count: usize,
     mean: Vec<f32>,
@@ -81,6 +82,13 @@ impl BatchNorm {
         let gamma = scaled.map(|(product, &inverse)| (product * f64::from(inverse)) as f32);
         let gradient: Vec<f32> = gamma.chain(sums.iter().map(|&sum| sum as f32)).collect();
         tensor(gradient, (2, self.mean.len()))
+    }
+}
+
+impl Again for BatchNorm {
+    fn again(&self, x: &Tensor, parameters: &Tensor) -> Result<Tensor> {
+        let affine = self.affine(&view(self.name, "parameters", parameters)?);
+        tensor(passes::apply(&view(self.name, "x", x)?, &[], &affine, self.kind), x.shape())
     }
 }
 

@@ -16,6 +16,7 @@ use rayon::prelude::*;
 use crate::build::nth_chunk;
 use crate::geometry::ConvGeometry;
 use crate::graph::{Gradient, Operation, attach, wanted};
+use crate::norm_conv::Convolution;
 use crate::reduce::{Lanes, column_sums};
 use crate::storage::{require_f32, require_float, require_shape, tensor, view};
 pub(crate) use shape::ConvShape;
@@ -146,7 +147,24 @@ fn sum_in_order(partials: Vec<Vec<f32>>, len: usize) -> Vec<f32> {
     sum
 }
 
-struct Conv(ConvShape);
+/// The convolution of dense tensors on the CPU, without history: what knows its gradients, and its values.
+pub(crate) fn cpu_convolution(x: &Tensor, w: &Tensor, shape: &ConvShape) -> Result<(Conv, Vec<f32>)> {
+    Ok((Conv(*shape), forward(&view(OP, "x", x)?, &view(OP, "w", w)?, None, shape)))
+}
+
+pub(crate) struct Conv(ConvShape);
+
+impl Convolution for Conv {
+    fn of_input(&self, w: &Tensor, dy: &Tensor) -> Result<Tensor> {
+        let shape = &self.0;
+        let x_shape = (shape.images, shape.input[0], shape.input[1], shape.c_in);
+        tensor(input_gradient(&view(OP, "gradient", dy)?, &view(OP, "w", w)?, shape), x_shape)
+    }
+
+    fn of_weights(&self, x: &Tensor, w: &Tensor, dy: &Tensor) -> Result<Tensor> {
+        tensor(weight_gradient(&view(OP, "x", x)?, &view(OP, "gradient", dy)?, &self.0), w.shape())
+    }
+}
 
 impl Operation for Conv {
     fn name(&self) -> &'static str {
@@ -154,13 +172,10 @@ impl Operation for Conv {
     }
 
     fn backward(&self, inputs: &[Tensor], _y: &Tensor, gradient: &Gradient) -> Result<Vec<Option<Gradient>>> {
-        let (shape, x, w, dy) = (&self.0, &inputs[0], &inputs[1], gradient.view(OP)?);
-        let mut gradients = vec![
-            wanted(x, || tensor(input_gradient(&dy, &view(OP, "w", w)?, shape), x.shape()))?,
-            wanted(w, || tensor(weight_gradient(&view(OP, "x", x)?, &dy, shape), w.shape()))?,
-        ];
+        let (x, w, dy) = (&inputs[0], &inputs[1], gradient.tensor());
+        let mut gradients = vec![wanted(x, || self.of_input(w, dy))?, wanted(w, || self.of_weights(x, w, dy))?];
         if let Some(bias) = inputs.get(2) {
-            gradients.push(wanted(bias, || column_sums(OP, gradient.tensor()))?);
+            gradients.push(wanted(bias, || column_sums(OP, dy))?);
         }
         Ok(gradients)
     }

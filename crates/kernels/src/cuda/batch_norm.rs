@@ -3,10 +3,11 @@ use candle_core::cuda_backend::cudarc::driver::{DeviceRepr, PushKernelArg};
 use candle_core::{DType, Result, Tensor};
 
 use super::gpu::Gpu;
-use super::memory::{address, address_or_null};
+use super::memory::{Fresh, address, address_or_null};
 use super::rows::Rows;
 use crate::batch_norm::{Kind, Running};
 use crate::graph::{Gradient, Operation, attach, wanted};
+use crate::norm_conv::Again;
 
 const MODULE: &str = "batch_norm";
 
@@ -82,27 +83,31 @@ pub(crate) struct Normalisation {
 pub(crate) fn batch_norm(
     op: Normalisation,
     x: &Tensor,
-    [gamma, beta]: [&Tensor; 2],
+    parameters: &Tensor,
     shortcut: Option<&Tensor>,
 ) -> Result<Tensor> {
-    let gpu = Gpu::of(op.name, "x", x)?;
-    let parameters = pair(&gpu, gamma, beta)?;
-    let (cut, norm) = op.norm(x)?;
-    let y = gpu.empty(x.dtype(), x.shape())?;
-    let (from, other) = (address(op.name, "x", x)?, address_or_null(op.name, "shortcut", shortcut)?);
-    let function = gpu.function(MODULE, &op.kernel(&cut, "bn_apply", x.dtype()))?;
-    let mut call = gpu.stream.launch_builder(&function);
-    call.arg(&from).arg(&other).arg(&y.address).arg(&norm);
-    // SAFETY: the arguments are those of the kernel; `x`, `y` and the shortcut, if the kind has one, are of one shape
-    // and type.
-    unsafe { call.launch(cut.stepping_launch()) }.w()?;
+    let y = op.forward(x, shortcut)?;
     match shortcut {
-        None => attach(op, &[x, &parameters], y, x.shape()),
-        Some(shortcut) => attach(op, &[x, &parameters, shortcut], y, x.shape()),
+        None => attach(op, &[x, parameters], y, x.shape()),
+        Some(shortcut) => attach(op, &[x, parameters, shortcut], y, x.shape()),
     }
 }
 
 impl Normalisation {
+    fn forward(&self, x: &Tensor, shortcut: Option<&Tensor>) -> Result<Fresh> {
+        let gpu = Gpu::of(self.name, "x", x)?;
+        let (cut, norm) = self.norm(x)?;
+        let y = gpu.empty(x.dtype(), x.shape())?;
+        let (from, other) = (address(self.name, "x", x)?, address_or_null(self.name, "shortcut", shortcut)?);
+        let function = gpu.function(MODULE, &self.kernel(&cut, "bn_apply", x.dtype()))?;
+        let mut call = gpu.stream.launch_builder(&function);
+        call.arg(&from).arg(&other).arg(&y.address).arg(&norm);
+        // SAFETY: the arguments are those of the kernel; `x`, `y` and the shortcut, if the kind has one, are of one shape
+        // and type.
+        unsafe { call.launch(cut.stepping_launch()) }.w()?;
+        Ok(y)
+    }
+
     fn norm(&self, x: &Tensor) -> Result<(Rows, Norm)> {
         let channels = self.mean.elem_count();
         let cut = Rows::new(x.elem_count() / channels.max(1), channels);
@@ -181,6 +186,12 @@ impl Normalisation {
     }
 }
 
+impl Again for Normalisation {
+    fn again(&self, x: &Tensor, _parameters: &Tensor) -> Result<Tensor> {
+        Ok(self.forward(x, None)?.into_tensor())
+    }
+}
+
 impl Operation for Normalisation {
     fn name(&self) -> &'static str {
         self.name
@@ -222,7 +233,8 @@ const PAIR: &str = "batch_norm_parameters";
 
 /// What stands for gamma and beta in the graph, `[2, c]`, so that batch norm fits candle's three inputs: a node, whose
 /// values nobody reads.
-fn pair(gpu: &Gpu, gamma: &Tensor, beta: &Tensor) -> Result<Tensor> {
+pub(crate) fn batch_norm_parameters(gamma: &Tensor, beta: &Tensor) -> Result<Tensor> {
+    let gpu = Gpu::of(PAIR, "gamma", gamma)?;
     let shape = (2, gamma.elem_count());
     attach(Pair, &[gamma, beta], gpu.empty(DType::F32, shape)?, shape)
 }

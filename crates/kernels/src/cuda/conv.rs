@@ -8,6 +8,7 @@ use super::gpu::{Gpu, blocks, over, suffix};
 use super::memory::{Fresh, address};
 use crate::conv::ConvShape;
 use crate::graph::{Gradient, Operation, attach, is_raw, wanted};
+use crate::norm_conv::Convolution;
 use crate::packed;
 
 const MODULE: &str = "weights";
@@ -16,14 +17,9 @@ const OP: &str = "conv2d";
 /// A convolution whose sizes fit; all tensors but the activations are f32.
 pub(crate) fn conv2d(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, shape: &ConvShape) -> Result<Tensor> {
     let gpu = Gpu::of(OP, "x", x)?;
-    let problem = Problem::new(shape, x.dtype());
     let (x, w) = (x.contiguous()?, w.contiguous()?);
-    let padded = pad_channels(&gpu, &x, problem.c_in)?;
-    let (weights, y) = (packed_weights(&gpu, &w, &problem)?, gpu.empty(x.dtype(), &problem.y_shape()[..])?);
-    let tensors = [address(OP, "x", &padded)?, address(OP, "w", &weights)?, y.address];
-    let padded = Some(padded).filter(|_| problem.c_in != shape.c_in);
-    let conv = Conv { problem, weights, input_channels: shape.c_in, padded };
-    conv.run(&gpu, Direction::Forward, tensors)?;
+    let (conv, y) = convolution(&x, &w, shape)?;
+    let problem = conv.problem;
     let Some(bias) = bias else {
         return attach(conv, &[&x, &w], y, &problem.y_shape()[..]);
     };
@@ -33,7 +29,20 @@ pub(crate) fn conv2d(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, shape: &Conv
     attach(conv, &[&x, &w, &bias], y, &problem.y_shape()[..])
 }
 
-struct Conv {
+/// The convolution of dense tensors, without bias and history: what knows its gradients, and its values.
+pub(crate) fn convolution(x: &Tensor, w: &Tensor, shape: &ConvShape) -> Result<(Conv, Fresh)> {
+    let gpu = Gpu::of(OP, "x", x)?;
+    let problem = Problem::new(shape, x.dtype());
+    let padded = pad_channels(&gpu, x, problem.c_in)?;
+    let (weights, y) = (packed_weights(&gpu, w, &problem)?, gpu.empty(x.dtype(), &problem.y_shape()[..])?);
+    let tensors = [address(OP, "x", &padded)?, address(OP, "w", &weights)?, y.address];
+    let padded = Some(padded).filter(|_| problem.c_in != shape.c_in);
+    let conv = Conv { problem, weights, input_channels: shape.c_in, padded };
+    conv.run(&gpu, Direction::Forward, tensors)?;
+    Ok((conv, y))
+}
+
+pub(crate) struct Conv {
     problem: Problem,
     /// The weights as cuDNN takes them, in the activations' type.
     weights: Tensor,
@@ -61,8 +70,9 @@ impl Conv {
         }
     }
 
-    /// The gradient of the weights, as they are or as cuDNN makes it.
-    fn weight_gradient(&self, x: &Tensor, dy: &Tensor, is_raw: bool) -> Result<Tensor> {
+    /// The gradient of the weights, as they lie or, for a variable in a pass that asks for raw ones, as cuDNN makes it.
+    fn weight_gradient(&self, x: &Tensor, w: &Tensor, dy: &Tensor) -> Result<Tensor> {
+        let is_raw = is_raw() && w.is_variable() && dy.dtype() == DType::BF16;
         let (gpu, problem) = (Gpu::of(OP, "gradient", dy)?, &self.problem);
         let x = self.padded.as_ref().unwrap_or(x);
         let packed = gpu.empty(dy.dtype(), &problem.packed_shape()[..])?;
@@ -141,6 +151,16 @@ fn pad_channels(gpu: &Gpu, x: &Tensor, channels: usize) -> Result<Tensor> {
     Ok(padded.into_tensor())
 }
 
+impl Convolution for Conv {
+    fn of_input(&self, _w: &Tensor, dy: &Tensor) -> Result<Tensor> {
+        self.input_gradient(dy)
+    }
+
+    fn of_weights(&self, x: &Tensor, w: &Tensor, dy: &Tensor) -> Result<Tensor> {
+        self.weight_gradient(x, w, dy)
+    }
+}
+
 impl Operation for Conv {
     fn name(&self) -> &'static str {
         OP
@@ -148,9 +168,7 @@ impl Operation for Conv {
 
     fn backward(&self, inputs: &[Tensor], _y: &Tensor, gradient: &Gradient) -> Result<Vec<Option<Gradient>>> {
         let (x, w, dy) = (&inputs[0], &inputs[1], gradient.tensor());
-        let is_raw = is_raw() && w.is_variable() && dy.dtype() == DType::BF16;
-        let dx = wanted(x, || self.input_gradient(dy))?;
-        let mut gradients = vec![dx, wanted(w, || self.weight_gradient(x, dy, is_raw))?];
+        let mut gradients = vec![wanted(x, || self.input_gradient(dy))?, wanted(w, || self.weight_gradient(x, w, dy))?];
         if let Some(bias) = inputs.get(2) {
             gradients.push(wanted(bias, || column_sums(OP, dy))?);
         }

@@ -51,7 +51,7 @@ fn start_of(storage: &CudaStorage) -> Result<u64> {
 }
 
 /// Memory that a kernel is about to fill.
-pub(super) struct Fresh {
+pub(crate) struct Fresh {
     storage: CudaStorage,
     shape: Shape,
     /// Where it begins on the device.

@@ -19,8 +19,8 @@ mod rows;
 mod runtime;
 mod update;
 
-pub(crate) use batch_norm::{Normalisation, batch_norm, batch_norm_statistics};
-pub(crate) use conv::conv2d;
+pub(crate) use batch_norm::{Normalisation, batch_norm, batch_norm_parameters, batch_norm_statistics};
+pub(crate) use conv::{conv2d, convolution};
 pub use dnn::{
     DescribedDevice, LayerShape, MeasuredPlan, PlanReport, add_measured_plans, measure_plans, measured_plans, set_tf32,
 };

@@ -1,7 +1,10 @@
 //! Batch normalisation with each epilogue, in training and evaluation.
 
-use candle_core::Tensor;
-use taper_kernels::{Epilogue, Running, batch_norm_eval, batch_norm_train, reference};
+use candle_core::{Tensor, Var};
+use taper_kernels::{
+    ConvGeometry, Epilogue, Running, backward_with, batch_norm_eval, batch_norm_train, norm_relu_conv2d, reference,
+    set_recompute,
+};
 
 use crate::support::{assert_close, check, noise, tensor, values};
 
@@ -140,6 +143,37 @@ fn running_statistics_follow_pytorch() {
     let moved = Running { mean: &running.0, variance: &short, momentum: 0.1 };
     let wrong = batch_norm_train(&tensor(&x), &gamma, &beta, Some(moved), EPS, Epilogue::Identity);
     assert!(wrong.unwrap_err().to_string().contains("running_variance"));
+}
+
+/// A convolution whose input is computed again gives the bits of one whose input is kept, in every gradient.
+#[test]
+fn what_is_computed_again_is_the_same() {
+    let run = |recomputes| {
+        set_recompute(recomputes);
+        let var = |shape: &[usize], seed| Var::from_tensor(&tensor(&noise(shape, seed))).unwrap();
+        let inputs = [var(&[3, 9, 7, 5], 1), var(&[5], 2), var(&[5], 3), var(&[6, 5, 3, 3], 4)];
+        let [mean, variance] = [5, 6].map(|seed| tensor(&noise(&[5], seed)));
+        let running = Running { mean: &mean, variance: &variance, momentum: 0.1 };
+        let geometry = ConvGeometry { stride: [2, 1], ..ConvGeometry::same(3) };
+        let [x, gamma, beta, w] = inputs.each_ref().map(|input| input.as_tensor());
+        let y = norm_relu_conv2d(x, [gamma, beta], Some(running), EPS, w, &geometry).unwrap();
+        set_recompute(false);
+        let (shape, output) = (y.dims().to_vec(), values(&y));
+        let store = backward_with(y, tensor(&noise(&shape, 7))).unwrap();
+        let gradients = inputs.iter().map(|input| values(store.get(input).unwrap()));
+        [output, values(&mean), values(&variance)].into_iter().chain(gradients).collect::<Vec<_>>()
+    };
+    let (kept, again) = (run(false), run(true));
+    assert_eq!(kept.len(), 7);
+    for (kept, again) in kept.iter().zip(&again) {
+        assert!(kept.iter().zip(again).all(|(kept, again)| kept.to_bits() == again.to_bits()));
+    }
+    let (x, one) = (tensor(&noise(&[1, 1, 1, 2], 1)), tensor(&noise(&[2], 2)));
+    set_recompute(true);
+    let single =
+        norm_relu_conv2d(&x, [&one, &one], None, EPS, &tensor(&noise(&[2, 2, 1, 1], 3)), &ConvGeometry::same(1));
+    set_recompute(false);
+    assert!(single.unwrap_err().to_string().contains("one value per channel"));
 }
 
 /// With gamma at 0 every normalised value equals beta = 0, where ReLU's gradient is 0.

@@ -228,6 +228,7 @@ pub(crate) fn ablation_cost(config: &AblationConfig, num_classes: usize) -> Mode
         num_parameters: num_parameters + linear_weights + units + num_classes + norm_values,
         forward_macs: forward_macs + linear_weights,
         training_values: outputs.training_values(),
+        recomputing_values: outputs.training_values(),
         forward_values: outputs.forward_values(),
         largest_weights: largest_weights.max(config.head_inputs() * units),
     }

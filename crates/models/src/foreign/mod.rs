@@ -157,6 +157,7 @@ impl ForeignConfig {
             forward_macs: (forward_macs as f64 * pixels as f64 / f64::from(224 * 224)) as usize + head,
             // A frozen backbone goes forward only.
             training_values: VALUES_PER_PIXEL * pixels,
+            recomputing_values: VALUES_PER_PIXEL * pixels,
             forward_values: VALUES_PER_PIXEL * pixels,
             largest_weights: head,
         }

@@ -69,8 +69,7 @@ impl BasicBlock {
 impl ModuleT for BasicBlock {
     /// `[n, h, w, c_in]` → `[n, h/stride, w/stride, c_out]`.
     fn forward_t(&self, input: &Tensor, train: bool) -> Result<Tensor> {
-        let features = self.bn1.forward_t(&self.conv1.forward(input)?, Epilogue::Relu, train)?;
-        let features = self.conv2.forward(&features)?;
+        let features = self.bn1.relu_conv(&self.conv1.forward(input)?, &self.conv2, train)?;
         let shortcut = &self.downsample.forward_t(input, train)?;
         self.bn2.forward_t(&features, Epilogue::AddRelu { shortcut }, train)
     }
@@ -106,9 +105,9 @@ impl Bottleneck {
 impl ModuleT for Bottleneck {
     /// `[n, h, w, c_in]` → `[n, h/stride, w/stride, c_out]`.
     fn forward_t(&self, input: &Tensor, train: bool) -> Result<Tensor> {
-        let features = self.bn1.forward_t(&self.conv1.forward(input)?, Epilogue::Relu, train)?; // [n, h, w, width]
-        let features = self.bn2.forward_t(&self.conv2.forward(&features)?, Epilogue::Relu, train)?;
-        let features = self.conv3.forward(&features)?; // [n, h/stride, w/stride, c_out]
+        let features = self.conv1.forward(input)?; // [n, h, w, width]
+        let features = self.bn1.relu_conv(&features, &self.conv2, train)?; // [n, h/stride, w/stride, width]
+        let features = self.bn2.relu_conv(&features, &self.conv3, train)?; // [n, h/stride, w/stride, c_out]
         let shortcut = &self.downsample.forward_t(input, train)?;
         self.bn3.forward_t(&features, Epilogue::AddRelu { shortcut }, train)
     }

@@ -14,6 +14,7 @@ pub(crate) fn resnet_cost(layout: &ResNetLayout, config: &ResNetConfig, num_clas
         num_parameters: tally.num_parameters + linear_weights + num_classes,
         forward_macs: tally.forward_macs + linear_weights,
         training_values: tally.outputs.training_values(),
+        recomputing_values: tally.outputs.recomputing_values(),
         forward_values: tally.outputs.forward_values(),
         largest_weights: tally.largest_weights.max(linear_weights),
     }
@@ -49,12 +50,12 @@ impl Tally {
         let &BlockPlace { kind, c_in, width, c_out, stride } = place;
         match kind {
             BlockKind::Basic => {
-                self.conv_and_norm(c_in, width, 3, stride);
+                self.conv_norm_conv(c_in, width, 3, stride);
                 self.conv_and_norm(width, c_out, 3, 1);
             }
             BlockKind::Bottleneck => {
-                self.conv_and_norm(c_in, width, 1, 1);
-                self.conv_and_norm(width, width, 3, stride);
+                self.conv_norm_conv(c_in, width, 1, 1);
+                self.conv_norm_conv(width, width, 3, stride);
                 self.conv_and_norm(width, c_out, 1, 1);
             }
         }
@@ -67,11 +68,22 @@ impl Tally {
     /// A convolution whose weights are used once per outgoing pixel, and the two values per channel of its batch norm,
     /// which has ReLU and the sum with a shortcut in it. The outputs of both are kept.
     fn conv_and_norm(&mut self, c_in: usize, c_out: usize, kernel: usize, stride: usize) {
+        self.conv(c_in, c_out, kernel, stride);
+        self.outputs.keep(1, c_out * self.side * self.side);
+    }
+
+    /// The same before another convolution.
+    fn conv_norm_conv(&mut self, c_in: usize, c_out: usize, kernel: usize, stride: usize) {
+        self.conv(c_in, c_out, kernel, stride);
+        self.outputs.keep_between(c_out * self.side * self.side);
+    }
+
+    fn conv(&mut self, c_in: usize, c_out: usize, kernel: usize, stride: usize) {
         let weights = c_in * c_out * kernel * kernel;
         self.side = self.side.div_ceil(stride);
         self.num_parameters += weights + 2 * c_out;
         self.forward_macs += weights * self.side * self.side;
-        self.outputs.keep(2, c_out * self.side * self.side);
+        self.outputs.keep(1, c_out * self.side * self.side);
         self.largest_weights = self.largest_weights.max(weights);
     }
 }

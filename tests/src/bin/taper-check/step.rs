@@ -49,6 +49,9 @@ pub(crate) struct Args {
     /// Runs another implementation instead of ours
     #[arg(long)]
     peer: Option<Peer>,
+    /// Computes what lies between batch norms and convolutions again instead of keeping it
+    #[arg(long)]
+    recompute: bool,
     /// Number of the GPU to train on; the CPU when left out
     #[cfg(feature = "cuda")]
     #[arg(long, value_name = "N", conflicts_with = "peer")]
@@ -118,6 +121,7 @@ pub(crate) fn run(args: &Args, size: Size) -> Result<()> {
     }
     let workload = Workload::new(args.model, args.width, args.batch.get(), size)?;
     use_threads(args.threads.get())?;
+    taper_kernels::set_recompute(args.recompute);
     let mut step = match (args.peer, args.mode) {
         (None, Mode::Train) => {
             own::training(&workload, &workload.images()?.to_dtype(args.dtype.of_candle())?, &device)?
@@ -177,6 +181,7 @@ fn line(args: &Args, workload: &Workload, is_cpu: bool, timed: &Timed) -> serde_
         "dtype": name(args.dtype.to_possible_value()),
         "mode": name(args.mode.to_possible_value()),
         "device": if is_cpu { "cpu" } else { "gpu" },
+        "recompute": args.recompute,
         "threads": args.threads,
         "warmup": args.warmup,
         "step_seconds": timed.step_seconds,

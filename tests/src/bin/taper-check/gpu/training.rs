@@ -38,9 +38,14 @@ pub(super) fn compare(device: &Device, size: Size, report: &mut Report) -> Resul
         let found = losses(&workload, &images, device, steps)?;
         let again = losses(&workload, &images, device, steps)?;
         let differing = found.iter().zip(&again).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
+        taper_kernels::set_recompute(true);
+        let recomputed = losses(&workload, &images, device, steps)?;
+        taper_kernels::set_recompute(false);
+        let others = found.iter().zip(&recomputed).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
         let errors = vec![
             ("losses".to_owned(), largest_difference(&found, &expected), tolerance),
             ("losses that differ between two runs".to_owned(), differing as f64, 0.0),
+            ("losses that differ where activations are computed again".to_owned(), others as f64, 0.0),
         ];
         let way = if plans == Plans::Measured { ", measured plans" } else { "" };
         report.add(Check::of(format!("{steps} steps of BaseNet {}{way}", dtype.as_str()), errors));
