@@ -171,12 +171,17 @@ impl<'a> Job<'a> {
 
     /// Images, settings and folder, which the loop borrows.
     pub(crate) fn parts_with_images(&self, path: &Path) -> Result<Parts> {
-        let [train, val] = resident::sources([Part::Train, Part::Val].map(|part| self.images(part)))?;
+        let images = [Part::Train, Part::Val].map(|part| self.images(part));
+        let sources = resident::sources(images, self.config.data.cache_mib)?;
+        self.parts(path, sources, Fed::Network)
+    }
+
+    fn parts(&self, path: &Path, [train, val]: [Box<dyn Source>; 2], fed: Fed) -> Result<Parts> {
         Ok(Parts {
             config: self.config.fit_for(&self.prepared.images_per_class())?,
             train,
             val,
-            fed: Fed::Network,
+            fed,
             folder: RunFolder::new(path, self.card().to_metadata()?),
         })
     }
@@ -189,7 +194,7 @@ impl<'a> Job<'a> {
         let train = Features::compute(&*self.network.backbone, &train, |done| counter.set(done as u64))?;
         let val = Features::compute(&*self.network.backbone, &val, |done| counter.set(num_train + done as u64))?;
         counter.finish();
-        Ok(Parts { train: Box::new(train), val: Box::new(val), fed: Fed::Head, ..self.parts_with_images(path)? })
+        self.parts(path, [Box::new(train), Box::new(val)], Fed::Head)
     }
 
     pub(crate) fn assemble<'b>(

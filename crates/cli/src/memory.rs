@@ -22,9 +22,8 @@ const F32: u64 = 4;
 const MIB: u64 = 1 << 20;
 /// The program itself, its threads' stacks and buffers of the kernels, on two threads.
 const PROGRAM_BYTES: u64 = 27 * MIB;
-/// What convolutions work in on a GPU, beside a batch in bf16: cuDNN asks for up to 3 MiB for BaseNet and 5 for most of a
-/// ResNet at 128 images. In f32 the first layer of a ResNet takes up to 599, which is not counted.
-const GPU_WORKSPACE_BYTES: u64 = 64 * MIB;
+/// What convolutions work in on a GPU: plans that want more are passed over.
+const GPU_WORKSPACE_BYTES: u64 = 128 * MIB;
 /// Copies of the largest layer's weights that a step takes: in the order of the kernels (Winograd's 36 products stand for
 /// nine weights, in f32 or in three bytes), and where its gradient is put together. Seven come nearest to what was
 /// measured.
@@ -73,7 +72,10 @@ impl Need {
         if !job.device().is_cpu() {
             // Checkpoints are on the host. A step keeps the weights in the order of the convolutions.
             let program = GPU_WORKSPACE_BYTES + cost.num_parameters as u64 * value_bytes;
-            let loader = resident::num_bytes(&job.images(Part::Train));
+            let loader = match job.caches_features() {
+                true => 0,
+                false => resident::num_bytes(&job.images(Part::Train), config.data.cache_mib),
+            };
             return Ok(Self { weights: all, optimizer, activations, saving: 0, program, loader });
         }
         Ok(Self {
@@ -156,7 +158,7 @@ pub(crate) fn require_room(job: &Job<'_>) -> Result<()> {
         0 | 1 if job.device().is_cpu() => {
             "no batch size fits; use a smaller model, or set data.cache_mib lower".to_owned()
         }
-        0 | 1 => "no batch size fits; use a smaller model, or --dtype bf16".to_owned(),
+        0 | 1 => "no batch size fits; use a smaller model, --dtype bf16, or data.cache_mib = 0".to_owned(),
         fits => format!("train.batch_size = {fits} fits"),
     };
     let place = if job.device().is_cpu() { "" } else { " on the GPU" };

@@ -143,7 +143,8 @@ impl Window {
             ([number(size[0])?, number(size[1])?], [number(self.size[0])?, number(self.size[1])?]);
         let is_within = top >= 0 && left >= 0 && top + height <= own_height && left + width <= own_width;
         let fits = top + height <= own_height + padding && left + width <= own_width + padding;
-        if !is_within && !(fits && self.is_whole && mode == PadMode::Zero) {
+        let is_black_around = fits && self.is_whole && mode == PadMode::Zero;
+        if !is_within && !is_black_around {
             return None;
         }
         // Mirrored, the first column of the result is the last one of the source's.

@@ -49,14 +49,15 @@ pub fn norm_relu_conv2d(
     if x.device().is_cuda() {
         let (norm, parameters, features) = crate::batch_norm::gpu_norm_relu(&x, gamma, beta, running, eps)?;
         let (conv, y) = crate::cuda::convolution(&features, &w, &shape)?;
-        return attach(NormConv { norm, conv }, &[&x, &parameters, &w], y, output);
+        return attach(NormConv { norm, conv: conv.lean() }, &[&x, &parameters, &w], y, output);
     }
     let (norm, parameters, features) = cpu_norm_relu(&x, gamma, beta, running, eps)?;
     let (conv, y) = cpu_convolution(&features, &w, &shape)?;
     attach(NormConv { norm, conv }, &[&x, &parameters, &w], y, output)
 }
 
-/// A normalisation with ReLU, on inputs `x` and its parameters, that can be done again.
+/// A normalisation with ReLU, on inputs `x` and its parameters, that can be done again. Its backward pass does not read its
+/// result.
 pub(crate) trait Again: Operation {
     /// Its result, without history.
     fn again(&self, x: &Tensor, parameters: &Tensor) -> Result<Tensor>;
@@ -84,12 +85,12 @@ impl<N: Again, C: Convolution> Operation for NormConv<N, C> {
 
     fn backward(&self, inputs: &[Tensor], _y: &Tensor, gradient: &Gradient) -> Result<Vec<Option<Gradient>>> {
         let (x, parameters, w, dy) = (&inputs[0], &inputs[1], &inputs[2], gradient.tensor());
-        let features = self.norm.again(x, parameters)?;
-        let dw = wanted(w, || self.conv.of_weights(&features, w, dy))?;
+        let dw = wanted(w, || self.conv.of_weights(&self.norm.again(x, parameters)?, w, dy))?;
         let mut gradients = match x.track_op() || parameters.track_op() {
             true => {
                 let reaching = Gradient::from(self.conv.of_input(w, dy)?);
-                self.norm.backward(&inputs[..2], &features, &reaching)?
+                // ReLU's gate follows from `x`, so the result is not needed; `x` has its shape.
+                self.norm.backward(&inputs[..2], x, &reaching)?
             }
             false => vec![None, None],
         };

@@ -1,9 +1,10 @@
 //! Weights in the order and type of a GPU's convolutions, kept from step to step.
 
 #[cfg(feature = "cuda")]
-use std::collections::HashMap;
+use std::cell::RefCell;
 #[cfg(feature = "cuda")]
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::collections::HashMap;
+use std::marker::PhantomData;
 
 #[cfg(feature = "cuda")]
 use candle_core::{DType, Tensor, TensorId};
@@ -11,32 +12,31 @@ use candle_core::{DType, Tensor, TensorId};
 /// Keeps weights as convolutions take them while it lives, see [`keep_packed_weights`].
 #[derive(Debug)]
 #[must_use = "weights are kept as long as this lives"]
-pub struct PackedWeights(());
+pub struct PackedWeights {
+    /// It belongs to its thread.
+    _thread: PhantomData<*const ()>,
+}
 
 /// Lets convolutions in bf16 on a GPU keep their weights as they take them, where they are variables, from one forward
-/// pass to the next; [`sgd_steps`](crate::sgd_steps) and [`adamw_steps`](crate::adamw_steps) move both. Elsewhere it does
-/// nothing.
+/// pass of this thread to the next; [`sgd_steps`](crate::sgd_steps) and [`adamw_steps`](crate::adamw_steps) move both.
+/// Elsewhere it does nothing.
 ///
 /// While the result lives, nothing else may change the values of variables, such as [`Var::set`](candle_core::Var::set): a
 /// convolution would not see it. Nor may a step come between a forward pass and its backward pass.
 pub fn keep_packed_weights() -> PackedWeights {
     #[cfg(feature = "cuda")]
-    {
-        registry().num_keepers += 1;
-    }
-    PackedWeights(())
+    REGISTRY.with_borrow_mut(|registry| registry.num_keepers += 1);
+    PackedWeights { _thread: PhantomData }
 }
 
 impl Drop for PackedWeights {
     fn drop(&mut self) {
         #[cfg(feature = "cuda")]
-        {
-            let mut registry = registry();
+        REGISTRY.with_borrow_mut(|registry| {
             registry.num_keepers -= 1;
-            if registry.num_keepers == 0 {
-                registry.weights.clear();
-            }
-        }
+            // All go, even with another keeper: what comes now may change variables.
+            registry.weights.clear();
+        });
     }
 }
 
@@ -48,23 +48,22 @@ struct Registry {
 }
 
 #[cfg(feature = "cuda")]
-fn registry() -> MutexGuard<'static, Registry> {
-    static REGISTRY: LazyLock<Mutex<Registry>> = LazyLock::new(Mutex::default);
-
-    REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
+thread_local! {
+    static REGISTRY: RefCell<Registry> = RefCell::default();
 }
 
 /// What is kept of a variable.
 #[cfg(feature = "cuda")]
 pub(crate) fn kept(weights: &Tensor) -> Option<Tensor> {
-    registry().weights.get(&weights.id()).cloned()
+    REGISTRY.with_borrow(|registry| registry.weights.get(&weights.id()).cloned())
 }
 
 /// Keeps a copy of a variable, if anybody wants that.
 #[cfg(feature = "cuda")]
 pub(crate) fn keep(weights: &Tensor, packed: &Tensor) {
-    let mut registry = registry();
-    if registry.num_keepers > 0 && weights.is_variable() && packed.dtype() == DType::BF16 {
-        registry.weights.insert(weights.id(), packed.clone());
-    }
+    REGISTRY.with_borrow_mut(|registry| {
+        if registry.num_keepers > 0 && weights.is_variable() && packed.dtype() == DType::BF16 {
+            registry.weights.insert(weights.id(), packed.clone());
+        }
+    });
 }

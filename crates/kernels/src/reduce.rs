@@ -1,5 +1,7 @@
 //! Sums whose order is fixed by the shape alone, never by the number of threads.
 
+#[cfg(feature = "cuda")]
+use candle_core::DType;
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
@@ -191,12 +193,16 @@ pub fn sum_of_all_squares(tensors: &[Tensor]) -> Result<f64> {
     Ok(sum)
 }
 
-/// A gradient as the kernels take it: dense f32, or raw.
+/// A gradient as the kernels take it: dense f32, or raw without padding.
 #[cfg(feature = "cuda")]
 fn on_gpu(op: &'static str, gradient: &Tensor) -> Result<Tensor> {
-    if crate::cuda::Lies::of(gradient).is_some() {
-        return Ok(gradient.detach());
-    }
+    use crate::cuda::Lies;
+
+    let gradient = match Lies::of(gradient) {
+        Some(Lies::Packed { channels }) if gradient.dim(1)? != channels => gradient.to_dtype(DType::F32)?,
+        Some(_) => return Ok(gradient.detach()),
+        None => gradient.clone(),
+    };
     let gradient = gradient.detach().contiguous()?;
     require_f32(op, "tensors", &gradient)?;
     Ok(gradient)
@@ -205,7 +211,7 @@ fn on_gpu(op: &'static str, gradient: &Tensor) -> Result<Tensor> {
 /// Sum of the squares of all elements, in f64 and in a fixed order (for the global gradient norm).
 ///
 /// # Errors
-/// A tensor that is not f32, or on a device without kernels.
+/// A tensor that is neither f32 nor, on a GPU, a gradient of [`backward_raw`](crate::backward_raw); a device without kernels.
 pub fn sum_of_squares(values: &Tensor) -> Result<f64> {
     #[cfg(feature = "cuda")]
     if values.device().is_cuda() {

@@ -106,7 +106,7 @@ impl Fit<'_> {
             checkpoint.state.iter().filter_map(strip).collect()
         };
         self.progress = checkpoint.progress.clone();
-        gpu_plans::add(&self.progress.gpu_plans);
+        gpu_plans::add_gpu_plans(&self.progress.gpu_plans);
         self.optimizer.restore(&part("optim."), self.progress.step)?;
         if let Some(ema) = &mut self.ema {
             ema.restore(&part("ema."), self.progress.step)?;

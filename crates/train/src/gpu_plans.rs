@@ -18,7 +18,7 @@ pub struct GpuPlan {
     pub first_microseconds: f64,
 }
 
-/// All that this process knows; `None` where it computes on no GPU.
+/// All that this process knows; `None` in a build that computes on no GPU.
 #[cfg(feature = "cuda")]
 pub(crate) fn known() -> Option<Vec<GpuPlan>> {
     let own = |plan: taper_kernels::MeasuredPlan| GpuPlan {
@@ -37,9 +37,9 @@ pub(crate) fn known() -> Option<Vec<GpuPlan>> {
     None
 }
 
-/// Makes the process know them.
+/// Makes the process know what another one has found, for runs on a GPU to come.
 #[cfg(feature = "cuda")]
-pub(crate) fn add(plans: &[GpuPlan]) {
+pub fn add_gpu_plans(plans: &[GpuPlan]) {
     taper_kernels::add_measured_plans(plans.iter().map(|plan| taper_kernels::MeasuredPlan {
         problem: plan.problem.clone(),
         engine: plan.engine,
@@ -51,4 +51,4 @@ pub(crate) fn add(plans: &[GpuPlan]) {
 
 /// This build computes on no GPU.
 #[cfg(not(feature = "cuda"))]
-pub(crate) fn add(_: &[GpuPlan]) {}
+pub fn add_gpu_plans(_: &[GpuPlan]) {}

@@ -55,7 +55,7 @@ pub use error::TrainError;
 pub use evaluate::{EvaluatedImage, Evaluation, evaluate};
 pub use features::Features;
 pub use fit::{Fit, Outcome};
-pub use gpu_plans::GpuPlan;
+pub use gpu_plans::{GpuPlan, add_gpu_plans};
 pub use grad_cam::{GradCam, grad_cam};
 pub use loss::ClassWeights;
 pub use lr_search::{LrRange, TriedLr, steepest};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use serde::Deserialize;
 use serde_json::Value;
-use taper_train::sha256_of_file;
+use taper_train::{Checkpoint, add_gpu_plans, sha256_of_file};
 use toml::Value as TomlValue;
 
 use crate::args::{Cli, ReproduceArgs};
@@ -48,6 +48,10 @@ pub(crate) fn run(args: &ReproduceArgs, cli: &Cli) -> Result<Ended> {
     let written: Written = read_json(&run.join("provenance.json"))?;
     let resolved = configuration(args, &written)?;
     let device = device::parse(&resolved.config.train.device)?;
+    // The plans that it computed with, and so its bits.
+    if let Some(checkpoint) = Checkpoint::latest(&run.join("checkpoints"))? {
+        add_gpu_plans(&checkpoint.progress.gpu_plans);
+    }
     let place = Place::Named(output(args));
     place.require_room()?;
     let ended = match &resolved.config.train.base_weights {

@@ -60,8 +60,8 @@ impl<'a> Epilogue<'a> {
 /// any are given, follow.
 ///
 /// Differentiable with respect to `x`, `gamma`, `beta` and the epilogue's shortcut. Kept for the
-/// backward pass are the inputs and two numbers per channel; no normalised copy. The gradient of
-/// ReLU at 0 is 0.
+/// backward pass are the inputs and two numbers per channel; no normalised copy: `gamma` and `beta` must not change in
+/// between. The gradient of ReLU at 0 is 0.
 ///
 /// # Shapes
 /// `x` `[..., c]` · `gamma`, `beta` `[c]` · returns the shape of `x` and the [`BatchStatistics`]. All f32; on a GPU `x` and

@@ -74,7 +74,7 @@ impl Conv {
     fn weight_gradient(&self, x: &Tensor, w: &Tensor, dy: &Tensor) -> Result<Tensor> {
         let is_raw = is_raw() && w.is_variable() && dy.dtype() == DType::BF16;
         let (gpu, problem) = (Gpu::of(OP, "gradient", dy)?, &self.problem);
-        let x = self.padded.as_ref().unwrap_or(x);
+        let x = &self.padded.clone().map_or_else(|| pad_channels(&gpu, x, problem.c_in), Ok)?;
         let packed = gpu.empty(dy.dtype(), &problem.packed_shape()[..])?;
         let (x_at, dy_at) = (address(OP, "x", x)?, address(OP, "gradient", dy)?);
         self.run(&gpu, Direction::WeightGradient, [x_at, packed.address, dy_at])?;
@@ -149,6 +149,13 @@ fn pad_channels(gpu: &Gpu, x: &Tensor, channels: usize) -> Result<Tensor> {
     // SAFETY: the arguments are those of the kernel; both sides have `rows` pixels of the channels that are passed.
     unsafe { call.launch(over(rows * channels)) }.w()?;
     Ok(padded.into_tensor())
+}
+
+impl Conv {
+    /// Without the padded input: it is made again for the gradient of the weights.
+    pub(crate) fn lean(self) -> Self {
+        Self { padded: None, ..self }
+    }
 }
 
 impl Convolution for Conv {

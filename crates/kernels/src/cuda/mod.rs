@@ -3,7 +3,7 @@
 //! An op checks its arguments where the CPU's does, then comes here. [`gpu`] holds what a device needs beside candle:
 //! loaded kernels, cuDNN and its plans, a workspace. Everything is queued on candle's one stream, in which freed memory
 //! is handed out again in order, so addresses stay good as long as the launch that reads them was queued before the
-//! tensor was dropped. Nothing here waits for the device, except where a number goes to the host.
+//! tensor was dropped. Nothing here waits for the device, except where a number goes to the host and where plans are timed.
 
 mod batch_norm;
 mod conv;

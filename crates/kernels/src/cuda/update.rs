@@ -151,15 +151,12 @@ impl Table {
         Ok(Self { pieces: pieces.collect(), entries })
     }
 
-    /// Over the memory of gradients, in whatever order they lie.
+    /// Over the memory of gradients, in whatever order they lie; those that are packed have no padding.
     fn of_memory(op: &'static str, tensors: &[&Tensor]) -> Result<Self> {
         let (mut entries, mut pieces) = (Vec::new(), Vec::new());
         for tensor in tensors.iter().filter(|tensor| tensor.elem_count() > 0) {
             let lies = lies(op, tensor)?;
-            let len = match (lies, tensor.dims()) {
-                (Lies::Packed { channels }, &[filters, _, kh, kw]) => filters * kh * kw * channels,
-                _ => tensor.elem_count(),
-            };
+            let len = tensor.elem_count();
             let gradient = if lies == Lies::F32 { Lies::F32 } else { Lies::Bf16 }.number();
             entries.push(Entry { grad: start(tensor)?, len: len as i64, gradient, ..Entry::default() });
             pieces.push(len.div_ceil(CHUNK));

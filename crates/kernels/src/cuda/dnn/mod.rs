@@ -95,7 +95,7 @@ impl Dnn {
 
     /// # Safety
     /// As for [`Self::run`].
-    unsafe fn plan(&self, key: &Key, tensors: [u64; 3]) -> Result<Plan> {
+    unsafe fn plan(&mut self, key: &Key, tensors: [u64; 3]) -> Result<Plan> {
         let (place, wanted) = (Place::Handle(self.handle), (&key.problem, key.direction, Terms { tf32: key.tf32 }));
         if !key.is_measured {
             return Plan::best(&place, wanted);
@@ -109,9 +109,11 @@ impl Dnn {
         {
             return Ok(plan);
         }
-        let trial = Trial { handle: self.handle, stream: &self.stream, tensors };
+        let mut trial = Trial { handle: self.handle, stream: &self.stream, workspace: &mut self.workspace, tensors };
         // SAFETY: passed on from the caller.
-        Plan::choose(&place, wanted, |plans| unsafe { trial.fastest(&name, plans) })
+        let tried = Plan::choose(&place, wanted, |plans| unsafe { trial.fastest(&name, plans) });
+        // Where none could be tried, the heuristics' word stands, and its error.
+        tried.or_else(|_| Plan::best(&place, wanted))
     }
 }
 
