@@ -126,6 +126,20 @@ fn check(how: How, num_points: u64, seed: u64) {
     println!("{how:?}: {num_stopped} of {num_points} ended with the same bytes; stopped {places:?}");
 }
 
+/// A process that is killed while it makes the run directory leaves its lock and a file that is not whole.
+#[test]
+fn what_was_half_written_before_a_run_began_goes() {
+    let folder = temp_folder().unwrap();
+    let (data, begun) = (folder.path().join("cifar"), folder.path().join("run"));
+    write_cifar(&data, 640);
+    std::fs::create_dir(&begun).unwrap();
+    for name in ["run.lock", "config.toml", ".taper-99-2-split.json"] {
+        std::fs::write(begun.join(name), "{").unwrap();
+    }
+    run(&mut train(&data, &begun, &mut Random(3))).unwrap().expect_code(0);
+    assert!(leftovers(&begun).is_empty(), "{:?}", leftovers(&begun));
+}
+
 #[test]
 fn killed_runs_end_with_the_same_bytes() {
     check(How::Kill, 4, 1);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use taper_data::DataProvenance;
-use taper_train::{create_folders, sha256_of_file, write_atomically};
+use taper_train::{RunFolder, create_folders, sha256_of_file, write_atomically};
 
 use crate::base_weights::Origin;
 use crate::exit::{bad_input, usage};
@@ -128,7 +128,11 @@ impl Place {
                 create_folders(path)?;
                 let lock = RunLock::take(path)?;
                 match look(path)? {
-                    Found::Free => Ok((path.clone(), lock)),
+                    Found::Free => {
+                        // A process that was killed here before its run had begun may have left a file half written.
+                        RunFolder::new(path, BTreeMap::new()).remove_halves()?;
+                        Ok((path.clone(), lock))
+                    }
                     _ => Err(usage(format!(
                         "--output {}: another process has begun a run there meanwhile; choose another directory",
                         path.display()
