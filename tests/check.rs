@@ -90,7 +90,7 @@ fn the_loader_counts_its_images() {
 
 /// What is typed, and words of the message.
 const REFUSED: [(&str, &str); 4] = [
-    ("step --model basenet --dtype bf16", "bf16 is not in this build yet"),
+    ("step --model basenet --dtype bf16", "the CPU computes in f32"),
     ("step --model resnet18 --width 0.5", "one width"),
     ("step --model resnet18 --peer candle --threads 2", "only basenet"),
     ("step --model basenet --peer candle --threads 1", "RAYON_NUM_THREADS=1"),

@@ -7,6 +7,8 @@ use anyhow::Result;
 use taper_data::Part;
 use taper_train::{Features, Source};
 
+use crate::config::GpuPlans;
+use crate::device;
 use crate::job::Job;
 
 /// What a run is expected to take.
@@ -47,6 +49,8 @@ impl Estimate {
         // Records of a probe are nobody's.
         let mut sink = ();
         let mut fit = job.assemble(&parts, &mut sink, &|| false)?;
+        // Trials of plans take as long as many steps, and come once.
+        device::use_plans(GpuPlans::Heuristic);
         let started = Instant::now();
         let num_images = fit.probe()?;
         let seconds = started.elapsed().as_secs_f64();

@@ -113,11 +113,22 @@ __device__ __forceinline__ void move(const Tensor &tensor, int piece, Rule rule)
     }
 }
 
+/// `scale` = what gradients whose squares add up to `squares` are multiplied by, on one thread: `factor`, and less where
+/// their norm would be above `max_norm` (Pascanu et al. 2013), as PyTorch's `clip_grad_norm_`. NaN clips nothing.
+extern "C" __global__ void __launch_bounds__(block_threads)
+clip_scale(const double *__restrict__ squares, double factor, double max_norm, float *__restrict__ scale) {
+    if (threadIdx.x != 0) return;
+    const double clip = max_norm / (fabs(factor) * sqrt(*squares) + 1e-6);
+    *scale = static_cast<float>(clip < 1.0 ? factor * clip : factor);
+}
+
 /// g = grad * grad_scale + weight_decay * param; buffer = momentum * buffer + g (kept in `first`); the step goes along g
-/// (none), the buffer (heavy; Polyak 1964) or g + momentum * buffer (nesterov; Sutskever et al. 2013).
+/// (none), the buffer (heavy; Polyak 1964) or g + momentum * buffer (nesterov; Sutskever et al. 2013). `clipped`, where it
+/// is not null, holds what clip_scale gave and stands for grad_scale.
 extern "C" __global__ void __launch_bounds__(block_threads)
 sgd_multi(const Tensor *__restrict__ tensors, const Block *__restrict__ blocks, float momentum, int kind,
-          float grad_scale) {
+          float grad_scale, const float *__restrict__ clipped) {
+    if (clipped != nullptr) grad_scale = *clipped;
     const Block block = blocks[blockIdx.x];
     const Tensor tensor = tensors[block.tensor];
     move(tensor, block.piece, [&](long long at, auto &param, auto step) {
@@ -139,10 +150,12 @@ sgd_multi(const Tensor *__restrict__ tensors, const Block *__restrict__ blocks, 
 }
 
 /// AdamW (Loshchilov and Hutter 2019). `beta1_rest` = 1 - beta1, `correction1` = 1 - beta1^t,
-/// `root_correction2` = sqrt(1 - beta2^t), taken in f64 by the host.
+/// `root_correction2` = sqrt(1 - beta2^t), taken in f64 by the host. `clipped` as for SGD.
 extern "C" __global__ void __launch_bounds__(block_threads)
 adamw_multi(const Tensor *__restrict__ tensors, const Block *__restrict__ blocks, float beta1_rest, float beta2,
-            float beta2_rest, float eps, float correction1, float root_correction2, float grad_scale) {
+            float beta2_rest, float eps, float correction1, float root_correction2, float grad_scale,
+            const float *__restrict__ clipped) {
+    if (clipped != nullptr) grad_scale = *clipped;
     const Block block = blocks[blockIdx.x];
     const Tensor tensor = tensors[block.tensor];
     // In f64: 1 - lr * weight_decay lies so near 1 that the product must not be rounded before.

@@ -13,7 +13,8 @@
 //!
 //! Read in this order: [`ConvGeometry`] and [`conv2d`]; [`Epilogue`], [`batch_norm_train`] and
 //! [`Running`]; [`PoolGeometry`] and the pools; [`linear`], [`relu`], [`flatten_chw`];
-//! [`cross_entropy`]; [`backward`], [`backward_with`] and [`without_history`]; [`SgdStep`] and [`sgd_step`].
+//! [`cross_entropy`]; [`backward`], [`backward_with`] and [`without_history`]; [`SgdStep`] and [`sgd_step`]; then what makes
+//! whole steps lighter: [`norm_relu_conv2d`], [`backward_raw`], [`keep_packed_weights`], [`sgd_steps`] with [`GradScale`].
 //!
 //! ```
 //! use candle_core::{Device, Tensor, Var};
@@ -37,7 +38,7 @@
 //!
 //! The feature `cuda` gives every op a path on NVIDIA GPUs: convolutions by cuDNN, own kernels (`cuda/*.cu`) for what
 //! surrounds them. `gpu_device` opens one; tensors made there run there, and nothing waits for it but a number that goes
-//! to the host. Parameters, statistics and gradients of parameters are f32 whatever the activations are. On one device
+//! to the host, and trials of `measure_plans`. Parameters, statistics and gradients of parameters are f32 whatever the activations are. On one device
 //! and build the same inputs give the same bits. It needs nvcc to build, the driver and cuDNN 9 to run.
 //!
 //! Read `taper-models` next: it builds networks from these ops.
@@ -90,10 +91,10 @@ pub use memory::prepare_allocator;
 pub use norm_conv::{norm_relu_conv2d, set_recompute};
 pub use packed::{PackedWeights, keep_packed_weights};
 pub use pool::{avg_pool2d, global_avg_pool, max_pool2d};
-pub use reduce::{sum_of_all_squares, sum_of_squares};
+pub use reduce::{SquareSum, sum_of_all_squares, sum_of_squares};
 pub use relu::relu;
 pub use simd::{CpuPath, cpu_path, set_cpu_path};
 pub use update::{
-    AdamWParam, AdamWRule, AdamWStep, Momentum, SgdParam, SgdStep, adamw_step, adamw_steps, ema_step, ema_steps,
-    sgd_step, sgd_steps,
+    AdamWParam, AdamWRule, AdamWStep, Clip, GradScale, Momentum, SgdParam, SgdStep, adamw_step, adamw_steps, ema_step,
+    ema_steps, sgd_step, sgd_steps,
 };

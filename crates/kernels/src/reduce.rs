@@ -174,23 +174,68 @@ pub(crate) fn add_in_order(partials: &[Vec<f64>], len: usize) -> Vec<f64> {
     sums
 }
 
-/// [`sum_of_squares`] over all tensors of a list together, added in its order; on a GPU in one launch, which is waited
+/// A sum of squares, which may still be on its way from a GPU.
+#[derive(Debug, Clone)]
+pub struct SquareSum(Place);
+
+#[derive(Debug, Clone)]
+enum Place {
+    Here(f64),
+    /// A scalar in f64 on a GPU.
+    #[cfg(feature = "cuda")]
+    There(Tensor),
+}
+
+impl SquareSum {
+    /// The sum, if the host has it without waiting.
+    pub fn known(&self) -> Option<f64> {
+        match &self.0 {
+            Place::Here(sum) => Some(*sum),
+            #[cfg(feature = "cuda")]
+            Place::There(_) => None,
+        }
+    }
+
+    /// The sum; waits for the device.
+    ///
+    /// # Errors
+    /// What the driver refuses.
+    pub fn wait(&self) -> Result<f64> {
+        match &self.0 {
+            Place::Here(sum) => Ok(*sum),
+            #[cfg(feature = "cuda")]
+            Place::There(sum) => sum.to_scalar(),
+        }
+    }
+
+    /// Where it lies on a GPU.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn on_gpu(&self) -> Option<&Tensor> {
+        match &self.0 {
+            Place::Here(_) => None,
+            Place::There(sum) => Some(sum),
+        }
+    }
+}
+
+/// [`sum_of_squares`] over all tensors of a list together, added in its order; on a GPU in one launch, which is not waited
 /// for.
 ///
 /// # Errors
 /// As [`sum_of_squares`]; tensors on different devices.
-pub fn sum_of_all_squares(tensors: &[Tensor]) -> Result<f64> {
+pub fn sum_of_all_squares(tensors: &[Tensor]) -> Result<SquareSum> {
     #[cfg(feature = "cuda")]
     if tensors.first().is_some_and(|first| first.device().is_cuda()) {
         const OP: &str = "sum_of_all_squares";
         let dense: Result<Vec<Tensor>> = tensors.iter().map(|tensor| on_gpu(OP, tensor)).collect();
-        return crate::cuda::sum_of_squares(OP, &dense?.iter().collect::<Vec<_>>());
+        let sum = crate::cuda::sum_of_squares(OP, &dense?.iter().collect::<Vec<_>>())?;
+        return Ok(SquareSum(sum.map_or(Place::Here(0.0), Place::There)));
     }
     let mut sum = 0.0;
     for tensor in tensors {
         sum += sum_of_squares(tensor)?;
     }
-    Ok(sum)
+    Ok(SquareSum(Place::Here(sum)))
 }
 
 /// A gradient as the kernels take it: dense f32, or raw without padding.
@@ -216,7 +261,8 @@ pub fn sum_of_squares(values: &Tensor) -> Result<f64> {
     #[cfg(feature = "cuda")]
     if values.device().is_cuda() {
         const OP: &str = "sum_of_squares";
-        return crate::cuda::sum_of_squares(OP, &[&on_gpu(OP, values)?]);
+        let sum = crate::cuda::sum_of_squares(OP, &[&on_gpu(OP, values)?])?;
+        return sum.map_or(Ok(0.0), |sum| sum.to_scalar());
     }
     let values = values.detach().contiguous()?;
     let values = view("sum_of_squares", "values", &values)?;

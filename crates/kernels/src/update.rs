@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
 use crate::in_place::write;
-use crate::reduce::{CHUNK, change, vectorised};
+use crate::reduce::{CHUNK, SquareSum, change, vectorised};
 use crate::storage::{option_error, require_f32, require_shape};
 
 /// How past gradients enter a step of SGD.
@@ -67,17 +67,54 @@ pub struct SgdParam<'a> {
     pub weight_decay: f64,
 }
 
+/// What gradients are multiplied by when they are applied: a factor, which a number is by itself, and less where their norm
+/// is to be bounded.
+#[derive(Debug, Clone, Copy)]
+pub struct GradScale<'a> {
+    /// Of every gradient.
+    pub factor: f64,
+    /// The bound.
+    pub clip: Option<Clip<'a>>,
+}
+
+/// A bound of the Euclidean norm over all gradients (Pascanu et al. 2013), as PyTorch's `clip_grad_norm_`: above it they
+/// are scaled by `max_norm / (norm + 1e-6)`.
+#[derive(Debug, Clone, Copy)]
+pub struct Clip<'a> {
+    /// Sum of the squares of all gradients before any factor. A GPU's need not have come to the host.
+    pub squares: &'a SquareSum,
+    /// The bound, after the factor.
+    pub max_norm: f64,
+}
+
+impl From<f64> for GradScale<'_> {
+    fn from(factor: f64) -> Self {
+        Self { factor, clip: None }
+    }
+}
+
+impl GradScale<'_> {
+    /// As one number, on the host.
+    fn number(self) -> Result<f64> {
+        let Some(Clip { squares, max_norm }) = self.clip else { return Ok(self.factor) };
+        let clip = max_norm / (self.factor.abs() * squares.wait()?.sqrt() + 1e-6);
+        Ok(if clip < 1.0 { self.factor * clip } else { self.factor })
+    }
+}
+
 /// [`sgd_step`] on every parameter of a list, whose gradients are multiplied by `grad_scale` first; on a GPU in one launch.
 ///
 /// # Errors
 /// As [`sgd_step`]; parameters on different devices. Those before the one that is refused have moved on the CPU, none on
 /// a GPU.
-pub fn sgd_steps(params: &[SgdParam<'_>], momentum: Momentum, grad_scale: f64) -> Result<()> {
+pub fn sgd_steps<'s>(params: &[SgdParam<'_>], momentum: Momentum, grad_scale: impl Into<GradScale<'s>>) -> Result<()> {
+    let grad_scale = grad_scale.into();
     #[cfg(feature = "cuda")]
     if params.first().is_some_and(|first| first.param.device().is_cuda()) {
         return gpu::sgd_steps(params, momentum, grad_scale);
     }
-    params.iter().try_for_each(|param| sgd(param, momentum, grad_scale as f32))
+    let scale = grad_scale.number()? as f32;
+    params.iter().try_for_each(|param| sgd(param, momentum, scale))
 }
 
 /// One parameter of a step of AdamW over many.
@@ -116,12 +153,14 @@ pub struct AdamWRule {
 /// # Errors
 /// As [`adamw_step`]; parameters on different devices. Those before the one that is refused have moved on the CPU, none
 /// on a GPU.
-pub fn adamw_steps(params: &[AdamWParam<'_>], rule: AdamWRule, grad_scale: f64) -> Result<()> {
+pub fn adamw_steps<'s>(params: &[AdamWParam<'_>], rule: AdamWRule, grad_scale: impl Into<GradScale<'s>>) -> Result<()> {
+    let grad_scale = grad_scale.into();
     #[cfg(feature = "cuda")]
     if params.first().is_some_and(|first| first.param.device().is_cuda()) {
         return gpu::adamw_steps(params, rule, grad_scale);
     }
-    params.iter().try_for_each(|param| adamw(param, rule, grad_scale as f32))
+    let scale = grad_scale.number()? as f32;
+    params.iter().try_for_each(|param| adamw(param, rule, scale))
 }
 
 /// [`ema_step`] on every pair of an average and its parameter; on a GPU in one launch.
@@ -293,7 +332,7 @@ fn check(op: &'static str, param: &Tensor, others: &[(&'static str, &Tensor)]) -
 mod gpu {
     use candle_core::{DType, Result, Tensor};
 
-    use super::{AdamWParam, AdamWRule, Momentum, SgdParam, check, check_count, check_pair, require_shape};
+    use super::{AdamWParam, AdamWRule, GradScale, Momentum, SgdParam, check, check_count, check_pair, require_shape};
     use crate::cuda::{Lies, Move, adamw_all, ema_all, sgd_all};
 
     /// Gradients as the launch reads them: raw ones stay as they are.
@@ -313,7 +352,7 @@ mod gpu {
         check(op, param, &[("grad", grad)])
     }
 
-    pub(super) fn sgd_steps(params: &[SgdParam<'_>], momentum: Momentum, grad_scale: f64) -> Result<()> {
+    pub(super) fn sgd_steps(params: &[SgdParam<'_>], momentum: Momentum, grad_scale: GradScale<'_>) -> Result<()> {
         const OP: &str = "sgd_step";
         let grads = dense(params.iter().map(|param| param.grad))?;
         let mut moves = Vec::with_capacity(params.len());
@@ -326,7 +365,7 @@ mod gpu {
         sgd_all(OP, &moves, momentum, grad_scale)
     }
 
-    pub(super) fn adamw_steps(params: &[AdamWParam<'_>], rule: AdamWRule, grad_scale: f64) -> Result<()> {
+    pub(super) fn adamw_steps(params: &[AdamWParam<'_>], rule: AdamWRule, grad_scale: GradScale<'_>) -> Result<()> {
         const OP: &str = "adamw_step";
         check_count(rule.step)?;
         let grads = dense(params.iter().map(|param| param.grad))?;

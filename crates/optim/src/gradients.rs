@@ -2,6 +2,7 @@
 
 use candle_core::Tensor;
 use candle_core::backprop::GradStore;
+use taper_kernels::{Clip, GradScale, SquareSum};
 
 use crate::{OptimError, ParameterSet};
 
@@ -11,6 +12,29 @@ pub struct Gradients {
     tensors: Vec<Tensor>,
     /// Multiplied in when they are applied: no pass of its own.
     factor: f64,
+    /// A bound of their norm that a GPU works out when they are applied.
+    clip: Option<(SquareSum, f64)>,
+}
+
+/// Euclidean norm over all gradients together, which may still be on its way from a GPU.
+#[derive(Clone, Debug)]
+pub struct GradientNorm {
+    squares: SquareSum,
+    factor: f64,
+}
+
+impl GradientNorm {
+    /// The norm; waits for the device.
+    ///
+    /// # Errors
+    /// What the device refuses.
+    pub fn wait(&self) -> Result<f64, OptimError> {
+        Ok(self.of(self.squares.wait()?))
+    }
+
+    fn of(&self, squares: f64) -> f64 {
+        self.factor.abs() * squares.sqrt()
+    }
 }
 
 impl Gradients {
@@ -26,7 +50,7 @@ impl Gradients {
             None => var.zeros_like(),
         };
         let tensors: candle_core::Result<_> = parameters.iter().map(|parameter| gradient(&parameter.var)).collect();
-        Ok(Self { tensors: tensors?, factor: 1.0 })
+        Ok(Self { tensors: tensors?, factor: 1.0, clip: None })
     }
 
     /// Adds the gradients of another micro-batch.
@@ -60,12 +84,13 @@ impl Gradients {
         self.factor *= factor;
     }
 
-    /// Euclidean norm over all gradients together, summed in f64 in the order of the names.
+    /// Euclidean norm over all gradients together, summed in f64 in the order of the names; not waited for. A bound that a
+    /// GPU works out later is not in it.
     ///
     /// # Errors
     /// A gradient that is not f32.
-    pub fn global_norm(&self) -> Result<f64, OptimError> {
-        Ok(self.factor.abs() * taper_kernels::sum_of_all_squares(&self.tensors)?.sqrt())
+    pub fn global_norm(&self) -> Result<GradientNorm, OptimError> {
+        Ok(GradientNorm { squares: taper_kernels::sum_of_all_squares(&self.tensors)?, factor: self.factor })
     }
 
     /// Euclidean norm of each gradient, in name order.
@@ -80,20 +105,25 @@ impl Gradients {
     /// Scales all gradients down to a global norm of `max_norm` (Pascanu et al. 2013), given the norm they have.
     ///
     /// Like PyTorch's `clip_grad_norm_`, with 1e-6 added to the divisor; gradients below the bound stay as they are.
-    pub fn clip(&mut self, norm: f64, max_norm: f64) {
-        let factor = max_norm / (norm + 1e-6);
+    pub fn clip(&mut self, norm: &GradientNorm, max_norm: f64) {
+        let Some(squares) = norm.squares.known() else {
+            self.clip = Some((norm.squares.clone(), max_norm));
+            return;
+        };
+        let factor = max_norm / (norm.of(squares) + 1e-6);
         if factor < 1.0 {
             self.scale(factor);
         }
     }
 
-    /// The gradients in name order, before [`Self::factor`].
+    /// The gradients in name order, before [`Self::scale_to_apply`].
     pub fn tensors(&self) -> &[Tensor] {
         &self.tensors
     }
 
     /// What every gradient is multiplied by when it is applied.
-    pub fn factor(&self) -> f64 {
-        self.factor
+    pub fn scale_to_apply(&self) -> GradScale<'_> {
+        let clip = self.clip.as_ref().map(|(squares, max_norm)| Clip { squares, max_norm: *max_norm });
+        GradScale { factor: self.factor, clip }
     }
 }

@@ -39,7 +39,7 @@ mod schedule;
 pub use config::{AdamWConfig, OptimizerConfig, SgdConfig};
 pub use ema::Ema;
 pub use error::OptimError;
-pub use gradients::Gradients;
+pub use gradients::{GradientNorm, Gradients};
 pub use optimizer::Optimizer;
 pub use parameters::{GroupRule, GroupRules, Parameter, ParameterSet};
 pub use role::{Role, role};

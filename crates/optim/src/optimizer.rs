@@ -55,12 +55,12 @@ impl Optimizer {
         self.num_steps += 1;
         match &self.config {
             OptimizerConfig::Sgd(config) => {
-                sgd_steps(&self.sgd_params(gradients, lr)?, config.rule(), gradients.factor())?
+                sgd_steps(&self.sgd_params(gradients, lr)?, config.rule(), gradients.scale_to_apply())?
             }
             OptimizerConfig::AdamW(config) => {
                 let (beta1, beta2, eps) = (config.beta1, config.beta2, config.eps);
                 let rule = AdamWRule { beta1, beta2, eps, step: self.num_steps as usize };
-                adamw_steps(&self.adamw_params(gradients, lr)?, rule, gradients.factor())?;
+                adamw_steps(&self.adamw_params(gradients, lr)?, rule, gradients.scale_to_apply())?;
             }
         }
         Ok(())

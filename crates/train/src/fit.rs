@@ -7,7 +7,7 @@ use candle_core::Tensor;
 use candle_nn::{ModuleT, VarMap};
 use taper_data::Order;
 use taper_metrics::{EpochRecord, Kept, RecordSink, StepRecord, Tally, Throughput};
-use taper_optim::{Ema, Gradients, Optimizer, Schedule};
+use taper_optim::{Ema, GradientNorm, Gradients, Optimizer, Schedule};
 
 use crate::checkpoint::remove_old;
 use crate::divergence::{norms, number_or_word};
@@ -15,7 +15,7 @@ use crate::gpu_plans;
 use crate::progress::Standing;
 use crate::run_folder::not_finite_in;
 use crate::source::Batches;
-use crate::step::forward_backward;
+use crate::step::{Pass, PassResult, Seen, forward_backward};
 use crate::weights::{all_tensors, first_not_finite};
 use crate::{
     Checkpoint, DivergedBatch, Divergence, Evaluation, FitConfig, Occasion, OnNonfinite, Progress, RunFolder, Source,
@@ -228,42 +228,60 @@ impl Fit<'_> {
 
     /// As [`Fit::step`], at this learning rate.
     pub(crate) fn step_at(&mut self, lr: f64, batches: &mut Batches<'_>) -> Result<StepSums, TrainError> {
-        let (mut tally, mut used) = (Tally::default(), Vec::new());
+        let (mut seen, mut waiting) = (Seen::default(), Vec::new());
         let mut sum: Option<Gradients> = None;
         for batch in batches.take(self.config.accumulate) {
-            let batch = batch?;
-            let indices = batch.indices.clone();
-            let pass = forward_backward(self.model, batch, self.config)?;
-            let loss = pass.tally.loss();
-            tally.merge(&pass.tally);
-            used.push((indices, loss));
-            let gradients = Gradients::take(self.optimizer.parameters(), &pass.gradients)?;
+            let Pass { gradients, result } = forward_backward(self.model, batch?, self.config)?;
+            let gradients = Gradients::take(self.optimizer.parameters(), &gradients)?;
             match &mut sum {
                 None => sum = Some(gradients),
                 Some(sum) => sum.add(&gradients)?,
             }
-            if !loss.is_finite() {
-                return Err(self.diverged("loss", loss, &used, sum.as_ref())?);
+            match result.is_here() {
+                true => self.note(&mut seen, result, sum.as_ref())?,
+                false => waiting.push(result),
             }
         }
         let Some(mut gradients) = sum else {
             return Err(candle_core::Error::Msg("a step without batches".into()).into());
         };
-        if used.len() > 1 {
-            gradients.scale(1.0 / used.len() as f64);
+        let num_batches = seen.used.len() + waiting.len();
+        if num_batches > 1 {
+            gradients.scale(1.0 / num_batches as f64);
         }
-        let grad_norm = gradients.global_norm()?;
-        if !grad_norm.is_finite() {
-            return Err(self.diverged("gradient norm", grad_norm, &used, Some(&gradients))?);
+        let norm = gradients.global_norm()?;
+        if waiting.is_empty() {
+            self.require_norm(&norm, &seen, &gradients)?;
         }
         if let Some(max_norm) = self.config.clip_norm {
-            gradients.clip(grad_norm, max_norm);
+            gradients.clip(&norm, max_norm);
         }
         self.optimizer.step(&gradients, lr)?;
         if let Some(ema) = &mut self.ema {
             ema.update(self.optimizer.parameters())?;
         }
-        Ok(StepSums { tally, lr, grad_norm, num_batches: used.len() })
+        // A GPU has the whole step queued before the host waits for a number. One that is none has moved the weights by
+        // then, which nobody keeps: the run ends, or goes back to a checkpoint.
+        for result in waiting {
+            self.note(&mut seen, result, Some(&gradients))?;
+        }
+        let grad_norm = self.require_norm(&norm, &seen, &gradients)?;
+        Ok(StepSums { tally: seen.tally, lr, grad_norm, num_batches })
+    }
+
+    /// Adds the result of a pass; a loss that is no number ends the step.
+    fn note(&self, seen: &mut Seen, result: PassResult, gradients: Option<&Gradients>) -> Result<(), TrainError> {
+        let loss = seen.note(result)?;
+        if loss.is_finite() { Ok(()) } else { Err(self.diverged("loss", loss, &seen.used, gradients)?) }
+    }
+
+    /// The norm of the gradients; one that is no number ends the step.
+    fn require_norm(&self, norm: &GradientNorm, seen: &Seen, gradients: &Gradients) -> Result<f64, TrainError> {
+        let norm = norm.wait()?;
+        if norm.is_finite() {
+            return Ok(norm);
+        }
+        Err(self.diverged("gradient norm", norm, &seen.used, Some(gradients))?)
     }
 
     /// Learning rate of a step: the schedule's, lowered by each rollback.

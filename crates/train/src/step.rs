@@ -46,27 +46,59 @@ pub(crate) fn rows(values: &Tensor) -> Result<Vec<Vec<f32>>, TrainError> {
 /// What one batch gave: gradients, and how well it was classified before the step.
 pub(crate) struct Pass {
     pub(crate) gradients: GradStore,
+    pub(crate) result: PassResult,
+}
+
+/// Loss and logits of a batch, which may still be on their way from a GPU.
+pub(crate) struct PassResult {
+    indices: Vec<usize>,
+    labels: Vec<u32>,
+    loss: Tensor,
+    logits: Tensor,
+}
+
+impl PassResult {
+    /// Whether the host has it without waiting.
+    pub(crate) fn is_here(&self) -> bool {
+        self.loss.device().is_cpu()
+    }
+}
+
+/// What the passes of a step gave, as numbers.
+#[derive(Default)]
+pub(crate) struct Seen {
     pub(crate) tally: Tally,
+    /// Indices of the images of each batch, and its loss.
+    pub(crate) used: Vec<(Vec<usize>, f64)>,
+}
+
+impl Seen {
+    /// Adds the result of a pass, and gives its loss. Waits for the device.
+    pub(crate) fn note(&mut self, result: PassResult) -> Result<f64, TrainError> {
+        let PassResult { indices, labels, loss, logits } = result;
+        let loss = f64::from(loss.to_scalar::<f32>()?);
+        let mut tally = Tally::default();
+        for (row, label) in rows(&logits)?.iter().zip(&labels) {
+            tally.add(row, *label as usize, loss);
+        }
+        self.tally.merge(&tally);
+        self.used.push((indices, tally.loss()));
+        Ok(tally.loss())
+    }
 }
 
 /// Forward, loss, backward.
 pub(crate) fn forward_backward(model: &dyn ModuleT, batch: InputBatch, config: &FitConfig) -> Result<Pass, TrainError> {
-    let InputBatch { inputs, labels, .. } = batch;
+    let InputBatch { inputs, labels, indices, .. } = batch;
     let logits = model.forward_t(&inputs, true)?;
     let loss = cross_entropy(&logits, &labels, config.label_smoothing, &config.class_weights)?;
     // Tensors with history that live on would keep every activation until the backward pass is over.
-    let (values, mean) = (logits.detach(), loss.detach());
+    let result = PassResult { indices, labels, loss: loss.detach(), logits: logits.detach() };
     drop((logits, inputs));
     // Gradients that are added up first have to be f32.
     let gradients = match config.accumulate {
         0 | 1 => taper_kernels::backward_raw(loss)?,
         _ => taper_kernels::backward(loss)?,
     };
-    // Last: a GPU has the backward pass queued before the host waits for a number.
-    let mean = f64::from(mean.to_scalar::<f32>()?);
-    let mut tally = Tally::default();
-    for (row, label) in rows(&values)?.iter().zip(&labels) {
-        tally.add(row, *label as usize, mean);
-    }
-    Ok(Pass { gradients, tally })
+    Ok(Pass { gradients, result })
 }

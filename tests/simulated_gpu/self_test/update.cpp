@@ -21,6 +21,7 @@ struct Block {
 };
 
 constexpr int chunk = 4096;
+constexpr const float *no_clip = nullptr;
 const std::size_t lengths[] = {1, 3, 50, 4096, 4099, 12289};
 /// Which of them has a gradient that does not begin on 16 bytes.
 constexpr std::size_t shifted = 4;
@@ -125,7 +126,7 @@ void sgd() {
                 }
                 param -= Set::lr(i) * step;
             };
-            compare(names[kind], "sgd_multi", rule, 5e-7, 0.9f, kind, grad_scale);
+            compare(names[kind], "sgd_multi", rule, 5e-7, 0.9f, kind, grad_scale, no_clip);
         }
     }
 }
@@ -142,7 +143,7 @@ void adamw(float grad_scale) {
     };
     compare("adamw", "adamw_multi", rule, 5e-7, static_cast<float>(1.0 - beta1), static_cast<float>(beta2),
             static_cast<float>(1.0 - beta2), static_cast<float>(eps), static_cast<float>(correction1),
-            static_cast<float>(root), grad_scale);
+            static_cast<float>(root), grad_scale, no_clip);
 }
 
 /// A filter bank: its sizes, and how its gradient lies.
@@ -189,7 +190,7 @@ void bank(const Bank &bank) {
              is_cut_in_tiles ? bank.taps : 0, bank.gradient}});
         const Buffer<Block> blocks(cut);
         launch("sgd_multi", {static_cast<unsigned>(pieces), 1, 1}, {256, 1, 1}, tensors.get(), blocks.get(), 0.9f, 1,
-               0.5f);
+               0.5f, no_clip);
         moved = device_param.host(), buffer = device_first.host(), shadow = device_shadow.host();
         return device_param.bytes();
     });
@@ -215,6 +216,25 @@ void banks() {
             bank({2, 64, 64, 49, gradient, has_shadow});
             bank({5, 136, 136, 1, gradient, has_shadow});
             bank({5, 3, 8, 1, gradient, has_shadow});
+        }
+    }
+}
+
+/// The scale that a clipped step takes from memory.
+void clipping() {
+    for (double squares : {0.0, 4.0, 1e12, std::nan("")}) {
+        for (double factor : {1.0, 0.25}) {
+            const double bound = 0.5, clip = bound / (factor * std::sqrt(squares) + 1e-6);
+            const Buffer<double> sum(std::vector<double>{squares});
+            const Buffer<float> scale(1), param(std::vector<float>{3.0f}), grad(std::vector<float>{2.0f}), buffer(1);
+            launch("clip_scale", {1, 1, 1}, {256, 1, 1}, sum.get(), factor, bound, scale.get());
+            const double expected = clip < 1.0 ? factor * clip : factor;
+            check("clipping: scale", error_of(scale.host()[0], expected, 1.0), 6e-8);
+            const Buffer<Tensor> tensors(std::vector<Tensor>{
+                {param.get(), grad.get(), buffer.get(), nullptr, nullptr, 1, 0.1f, 0.0f, 0, 0, 0, gradient_f32}});
+            const Buffer<Block> blocks(std::vector<Block>{{0, 0}});
+            launch("sgd_multi", {1, 1, 1}, {256, 1, 1}, tensors.get(), blocks.get(), 0.0f, 0, 77.0f, scale.get());
+            check("clipping: step", error_of(param.host()[0], 3.0 - 0.1f * 2.0 * expected, 1.0), 2e-7);
         }
     }
 }
@@ -251,6 +271,7 @@ void update() {
     sgd();
     for (float grad_scale : {1.0f, 0.3f}) adamw(grad_scale);
     banks();
+    clipping();
     ema();
     norm();
 }

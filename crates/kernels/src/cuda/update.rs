@@ -3,10 +3,10 @@ use candle_core::cuda_backend::cudarc::driver::{DeviceRepr, PushKernelArg};
 use candle_core::{DType, Result, Tensor};
 
 use super::gpu::{Gpu, blocks};
-use super::memory::{address, address_or_null, start};
+use super::memory::{Fresh, address, address_or_null, start};
 use crate::error::KernelError;
 use crate::packed;
-use crate::update::{AdamWRule, Momentum};
+use crate::update::{AdamWRule, GradScale, Momentum};
 
 const MODULE: &str = "update";
 
@@ -212,25 +212,45 @@ fn gpu_of(op: &'static str, moves: &[Move<'_>]) -> Result<Option<std::sync::Arc<
 }
 
 /// SGD on all parameters in one launch; `memory` holds the momentum buffers.
-pub(crate) fn sgd_all(op: &'static str, moves: &[Move<'_>], momentum: Momentum, grad_scale: f64) -> Result<()> {
+pub(crate) fn sgd_all(op: &'static str, moves: &[Move<'_>], momentum: Momentum, scale: GradScale<'_>) -> Result<()> {
     let Some(gpu) = gpu_of(op, moves)? else { return Ok(()) };
     let (factor, kind) = match momentum {
         Momentum::None => (0.0, 0),
         Momentum::Heavy { momentum } => (momentum, 1),
         Momentum::Nesterov { momentum } => (momentum, 2),
     };
-    let more = [Argument::Float(factor as f32), Argument::Int(kind), Argument::Float(grad_scale as f32)];
+    let clipped = clipped(&gpu, op, scale)?;
+    let at = clipped.as_ref().map_or(0, |clipped| clipped.address);
+    let scale = [Argument::Float(scale.factor as f32), Argument::Address(at)];
+    let more: Vec<Argument> = [Argument::Float(factor as f32), Argument::Int(kind)].into_iter().chain(scale).collect();
     Table::of_moves(op, moves)?.launch(&gpu, "sgd_multi", &more)
 }
 
 /// AdamW on all parameters in one launch; `memory` holds first and second moments.
-pub(crate) fn adamw_all(op: &'static str, moves: &[Move<'_>], rule: AdamWRule, grad_scale: f64) -> Result<()> {
+pub(crate) fn adamw_all(op: &'static str, moves: &[Move<'_>], rule: AdamWRule, scale: GradScale<'_>) -> Result<()> {
     let Some(gpu) = gpu_of(op, moves)? else { return Ok(()) };
     let AdamWRule { beta1, beta2, eps, step } = rule;
     let correction = |beta: f64| 1.0 - beta.powf(step as f64);
-    let numbers = [1.0 - beta1, beta2, 1.0 - beta2, eps, correction(beta1), correction(beta2).sqrt(), grad_scale];
-    let more = numbers.map(|number| Argument::Float(number as f32));
+    let numbers = [1.0 - beta1, beta2, 1.0 - beta2, eps, correction(beta1), correction(beta2).sqrt(), scale.factor];
+    let clipped = clipped(&gpu, op, scale)?;
+    let at = clipped.as_ref().map_or(0, |clipped| clipped.address);
+    let numbers = numbers.into_iter().map(|number| Argument::Float(number as f32));
+    let more: Vec<Argument> = numbers.chain([Argument::Address(at)]).collect();
     Table::of_moves(op, moves)?.launch(&gpu, "adamw_multi", &more)
+}
+
+/// The scale of gradients that are clipped, worked out on the device; `None` where the host knows it.
+fn clipped(gpu: &Gpu, op: &'static str, scale: GradScale<'_>) -> Result<Option<Fresh>> {
+    let Some((clip, squares)) = scale.clip.and_then(|clip| Some((clip, clip.squares.on_gpu()?))) else {
+        return Ok(None);
+    };
+    let (squares, result) = (address(op, "squares", squares)?, gpu.empty(DType::F32, ())?);
+    let function = gpu.function(MODULE, "clip_scale")?;
+    let mut call = gpu.stream.launch_builder(&function);
+    call.arg(&squares).arg(&scale.factor).arg(&clip.max_norm).arg(&result.address);
+    // SAFETY: the arguments are those of the kernel: a number in f64 and room for one in f32.
+    unsafe { call.launch(blocks([1, 1, 1], [256, 1])) }.w()?;
+    Ok(Some(result))
 }
 
 /// Moving averages, as `param`, towards parameters, as `grad`.
@@ -240,9 +260,9 @@ pub(crate) fn ema_all(op: &'static str, moves: &[Move<'_>], decay: f64) -> Resul
     Table::of_moves(op, moves)?.launch(&gpu, "ema_multi", &more)
 }
 
-/// Sum of the squares of all elements, in f64. Waits for the device.
-pub(crate) fn sum_of_squares(op: &'static str, tensors: &[&Tensor]) -> Result<f64> {
-    let Some(first) = tensors.first() else { return Ok(0.0) };
+/// Sum of the squares of all elements, a scalar in f64; nothing of no tensors.
+pub(crate) fn sum_of_squares(op: &'static str, tensors: &[&Tensor]) -> Result<Option<Tensor>> {
+    let Some(first) = tensors.first() else { return Ok(None) };
     let gpu = Gpu::of(op, "tensors", first)?;
     let table = Table::of_memory(op, tensors)?;
     let (parts, sum) = (gpu.empty(DType::F64, table.num_blocks())?, gpu.empty(DType::F64, ())?);
@@ -253,5 +273,5 @@ pub(crate) fn sum_of_squares(op: &'static str, tensors: &[&Tensor]) -> Result<f6
     call.arg(&parts.address).arg(&count).arg(&sum.address);
     // SAFETY: the arguments are those of the kernel; `parts` has a number for each block of the table.
     unsafe { call.launch(blocks([1, 1, 1], [256, 1])) }.w()?;
-    sum.into_tensor().to_scalar::<f64>()
+    Ok(Some(sum.into_tensor()))
 }

@@ -111,7 +111,7 @@ pub(super) fn updates(device: &Device, noise: &mut Noise, report: &mut Report) -
     }
     let own = SHAPES.iter().map(|shape| Ok(noise.tensor(shape)?)).collect::<Result<Vec<_>>>()?;
     let there = own.iter().map(|tensor| Ok(tensor.to_device(device)?)).collect::<Result<Vec<_>>>()?;
-    let (expected, found) = (sum_of_all_squares(&own)?, sum_of_all_squares(&there)?);
+    let (expected, found) = (sum_of_all_squares(&own)?.wait()?, sum_of_all_squares(&there)?.wait()?);
     report.add(Check::of("sum of squares".to_owned(), vec![("sum".to_owned(), (found / expected - 1.0).abs(), 1e-12)]));
     Ok(())
 }
