@@ -94,6 +94,15 @@ impl From<f64> for GradScale<'_> {
 }
 
 impl GradScale<'_> {
+    /// As it goes to a GPU: with a bound only where the host does not know the sum yet.
+    #[cfg(feature = "cuda")]
+    fn for_gpu(self) -> Result<Self> {
+        match self.clip.is_some_and(|clip| clip.squares.known().is_some()) {
+            true => Ok(self.number()?.into()),
+            false => Ok(self),
+        }
+    }
+
     /// As one number, on the host.
     fn number(self) -> Result<f64> {
         let Some(Clip { squares, max_norm }) = self.clip else { return Ok(self.factor) };
@@ -111,7 +120,7 @@ pub fn sgd_steps<'s>(params: &[SgdParam<'_>], momentum: Momentum, grad_scale: im
     let grad_scale = grad_scale.into();
     #[cfg(feature = "cuda")]
     if params.first().is_some_and(|first| first.param.device().is_cuda()) {
-        return gpu::sgd_steps(params, momentum, grad_scale);
+        return gpu::sgd_steps(params, momentum, grad_scale.for_gpu()?);
     }
     let scale = grad_scale.number()? as f32;
     params.iter().try_for_each(|param| sgd(param, momentum, scale))
@@ -157,7 +166,7 @@ pub fn adamw_steps<'s>(params: &[AdamWParam<'_>], rule: AdamWRule, grad_scale: i
     let grad_scale = grad_scale.into();
     #[cfg(feature = "cuda")]
     if params.first().is_some_and(|first| first.param.device().is_cuda()) {
-        return gpu::adamw_steps(params, rule, grad_scale);
+        return gpu::adamw_steps(params, rule, grad_scale.for_gpu()?);
     }
     let scale = grad_scale.number()? as f32;
     params.iter().try_for_each(|param| adamw(param, rule, scale))

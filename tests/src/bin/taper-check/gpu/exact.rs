@@ -6,8 +6,8 @@ use anyhow::{Result, bail};
 use candle_core::{DType, Device, Tensor, Var};
 use taper_data::{ArrayDataset, ChannelStats, Compose, LastBatch, Loader, OnBad, Order, PadMode, Transform};
 use taper_kernels::{
-    AdamWParam, AdamWRule, CropFlip, Momentum, SgdParam, adamw_steps, ema_steps, images_from_bytes, sgd_steps,
-    sum_of_all_squares,
+    AdamWParam, AdamWRule, Clip, CropFlip, GradScale, Momentum, SgdParam, SquareSum, adamw_steps, ema_steps,
+    images_from_bytes, sgd_steps, sum_of_all_squares,
 };
 
 use taper_train::{ImageInput, Images, ResidentImages, Source as _};
@@ -113,6 +113,30 @@ pub(super) fn updates(device: &Device, noise: &mut Noise, report: &mut Report) -
     let there = own.iter().map(|tensor| Ok(tensor.to_device(device)?)).collect::<Result<Vec<_>>>()?;
     let (expected, found) = (sum_of_all_squares(&own)?.wait()?, sum_of_all_squares(&there)?.wait()?);
     report.add(Check::of("sum of squares".to_owned(), vec![("sum".to_owned(), (found / expected - 1.0).abs(), 1e-12)]));
+    Ok(())
+}
+
+/// A bound of the norm gives the same bits whether the host or the device knows the sum of squares.
+pub(super) fn clipping(device: &Device, noise: &mut Noise, report: &mut Report) -> Result<()> {
+    let (grad, before) = (noise.tensor(&[300])?, noise.tensor(&[300])?);
+    let moved = |squares: &SquareSum| {
+        let (param, grad) = (Var::from_tensor(&before.to_device(device)?)?, grad.to_device(device)?);
+        let buffer = param.zeros_like()?;
+        let step = SgdParam { param: &param, grad: &grad, momentum_buffer: &buffer, lr: 0.1, weight_decay: 0.0 };
+        sgd_steps(&[step], Momentum::None, GradScale { factor: 0.5, clip: Some(Clip { squares, max_norm: 0.3 }) })?;
+        values(&home(&param)?)
+    };
+    let (here, there) =
+        (sum_of_all_squares(std::slice::from_ref(&grad))?, sum_of_all_squares(&[grad.to_device(device)?])?);
+    let (found, expected) = (moved(&there)?, moved(&here)?);
+    let differing = found.iter().zip(&expected).filter(|(a, b)| (**a - **b).abs() > 1e-7).count();
+    let length =
+        found.iter().zip(values(&before)?).map(|(after, before)| f64::from(after - before).powi(2)).sum::<f64>();
+    let errors = vec![
+        ("values that differ".to_owned(), differing as f64, 0.0),
+        ("length of the step".to_owned(), (length.sqrt() / (0.1 * 0.3) - 1.0).abs(), 1e-4),
+    ];
+    report.add(Check::of("clipping".to_owned(), errors));
     Ok(())
 }
 

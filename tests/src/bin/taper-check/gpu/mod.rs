@@ -52,6 +52,7 @@ pub(crate) fn run(args: &Args, size: Size) -> Result<()> {
         }
     }
     exact::updates(&device, &mut noise, &mut report)?;
+    exact::clipping(&device, &mut noise, &mut report)?;
     packed::compare(&device, &mut noise, &mut report)?;
     exact::images(&device, &mut noise, &mut report)?;
     exact::resident_images(&device, &mut noise, &mut report)?;
