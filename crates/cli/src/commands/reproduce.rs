@@ -12,6 +12,7 @@ use toml::Value as TomlValue;
 use crate::args::{Cli, ReproduceArgs};
 use crate::base_weights::BaseWeights;
 use crate::commands::{finetune, train};
+use crate::config::GpuPlans;
 use crate::device;
 use crate::exit::{Ended, bad_input, usage};
 use crate::interrupt::Interrupt;
@@ -49,7 +50,9 @@ pub(crate) fn run(args: &ReproduceArgs, cli: &Cli) -> Result<Ended> {
     let resolved = configuration(args, &written)?;
     let device = device::parse(&resolved.config.train.device)?;
     // The plans that it computed with, and so its bits.
-    if let Some(checkpoint) = Checkpoint::latest(&run.join("checkpoints"))? {
+    if resolved.config.train.gpu_plans == GpuPlans::Measured
+        && let Some(checkpoint) = Checkpoint::latest(&run.join("checkpoints"))?
+    {
         add_gpu_plans(&checkpoint.progress.gpu_plans);
     }
     let place = Place::Named(output(args));
