@@ -38,7 +38,8 @@
 //!
 //! The feature `cuda` gives every op a path on NVIDIA GPUs: convolutions by cuDNN, own kernels (`cuda/*.cu`) for what
 //! surrounds them. `gpu_device` opens one; tensors made there run there, and nothing waits for it but a number that goes
-//! to the host, and trials of `measure_plans`. Parameters, statistics and gradients of parameters are f32 whatever the activations are. On one device
+//! to the host, and trials of `measure_plans`. Parameters, statistics and gradients of parameters are f32 whatever the
+//! activations are, but for those of `backward_raw`. On one device
 //! and build the same inputs give the same bits. It needs nvcc to build, the driver and cuDNN 9 to run.
 //!
 //! Read `taper-models` next: it builds networks from these ops.

@@ -75,8 +75,9 @@ impl Unit {
         if pointwise::covers(shape) { pointwise::gathered(x, shape, run) } else { run(x, shape) }
     }
 
-    /// Gradient of the input. In fixed point where that is faster; the forward pass of the same windows is not, whose least errors change which
-    /// units are active (values after a ReLU differ in size more than a photo's do): over twenty steps of a small BaseNet its losses then left PyTorch's by 7e-4 instead of 5e-6.
+    /// Gradient of the input. In fixed point where that is faster; the forward pass of the same windows is not, whose least
+    /// errors change which units are active (values after a ReLU differ in size more than a photo's do): over twenty steps
+    /// of a small BaseNet its losses then left PyTorch's by 7e-4 instead of 5e-6.
     pub(super) fn input_gradient(self, dy: &[f32], w: &[f32], shape: &ConvShape) -> Vec<f32> {
         let run = |shape: &ConvShape| match self.is_fixed(shape) {
             true => fixed::input_gradient(dy, w, shape),
