@@ -17,7 +17,7 @@ constexpr std::size_t alignment = 256, guard_bytes = 64;
 constexpr unsigned char guard[2] = {0xc5, 0x7f};
 
 std::recursive_mutex mutex;
-std::size_t in_use = 0, peak = 0;
+std::size_t in_use = 0, peak = 0, recent_peak = 0;
 
 /// Size of each live block by its address. Never destroyed: programs free memory while they end.
 std::map<std::uintptr_t, std::size_t> &blocks() {
@@ -101,6 +101,7 @@ void *allocate(std::size_t bytes) {
     blocks()[number(data)] = bytes;
     in_use += bytes;
     peak = std::max(peak, in_use);
+    recent_peak = std::max(recent_peak, in_use);
     return data;
 }
 
@@ -154,6 +155,16 @@ std::size_t bytes_in_use() {
 std::size_t peak_bytes() {
     const std::lock_guard lock(mutex);
     return peak;
+}
+
+std::size_t recent_peak_bytes() {
+    const std::lock_guard lock(mutex);
+    return recent_peak;
+}
+
+void forget_recent_peak() {
+    const std::lock_guard lock(mutex);
+    recent_peak = in_use;
 }
 
 } // namespace simulated

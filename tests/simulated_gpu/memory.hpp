@@ -29,6 +29,9 @@ bool is_idle();
 
 std::size_t bytes_in_use();
 std::size_t peak_bytes();
+/// The peak since the last call of forget_recent_peak.
+std::size_t recent_peak_bytes();
+void forget_recent_peak();
 std::size_t total_bytes();
 
 } // namespace simulated

@@ -80,7 +80,7 @@ pub use conv::conv2d;
 #[cfg(feature = "cuda")]
 pub use cuda::{
     CropFlip, DescribedDevice, GpuDescription, GpuError, LayerShape, MeasuredPlan, PlanReport, add_measured_plans,
-    describe_gpu, gpu_device, images_from_bytes, measure_plans, measured_plans, set_tf32,
+    describe_gpu, gpu_device, images_from_bytes, measure_plans, measured_plans, set_tf32, take_gpu_peak_bytes,
 };
 pub use error::{KernelError, is_out_of_device_memory};
 pub use flatten::flatten_chw;

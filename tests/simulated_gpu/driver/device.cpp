@@ -152,7 +152,22 @@ DRIVER cuDeviceGetMemPool(void **pool, int) {
     return success;
 }
 
-DRIVER cuMemPoolSetAttribute(void *pool, int, void *) { return pool == &memory_pool ? success : invalid_value; }
+/// Number of CU_MEMPOOL_ATTR_USED_MEM_HIGH, bytes that were in use at once since it was set, which is to zero alone.
+constexpr int used_memory_high = 8;
+
+DRIVER cuMemPoolSetAttribute(void *pool, int attribute, void *value) {
+    if (pool != &memory_pool) return invalid_value;
+    if (attribute != used_memory_high) return success;
+    if (*static_cast<std::uint64_t *>(value) != 0) return invalid_value;
+    forget_recent_peak();
+    return success;
+}
+
+DRIVER cuMemPoolGetAttribute(void *pool, int attribute, void *value) {
+    if (pool != &memory_pool || attribute != used_memory_high) return invalid_value;
+    *static_cast<std::uint64_t *>(value) = recent_peak_bytes();
+    return success;
+}
 
 DRIVER cuMemPoolTrimTo(void *, std::size_t) { return success; }
 

@@ -29,5 +29,5 @@ pub use images::{CropFlip, images_from_bytes};
 pub(crate) use linear::linear;
 pub(crate) use loss::{Goal, cross_entropy};
 pub(crate) use pool::{avg_pool2d, global_avg_pool, max_pool2d};
-pub use runtime::{GpuDescription, GpuError, describe_gpu, gpu_device};
+pub use runtime::{GpuDescription, GpuError, describe_gpu, gpu_device, take_gpu_peak_bytes};
 pub(crate) use update::{Lies, Move, adamw_all, ema_all, sgd_all, sum_of_squares};

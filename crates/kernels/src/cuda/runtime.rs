@@ -139,6 +139,28 @@ pub fn describe_gpu(device: &Device) -> Result<GpuDescription> {
     })
 }
 
+/// The most memory that was taken on the device at once since this was asked last, bytes: tensors and what cuDNN's plans
+/// work in, not the libraries' own.
+///
+/// # Errors
+/// A device that is no GPU; what the driver refuses.
+pub fn take_gpu_peak_bytes(device: &Device) -> Result<u64> {
+    let Device::Cuda(device) = device else {
+        candle_core::bail!("the device is no NVIDIA GPU");
+    };
+    let context = device.cuda_stream().context().clone();
+    context.bind_to_thread().w()?;
+    let (mut peak, mut again) = (0u64, 0u64);
+    let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
+    // SAFETY: the context is current, its pool lives as long as the device, and the attribute is a u64; zero begins anew.
+    unsafe {
+        let pool = result::device::get_default_mem_pool(context.cu_device()).w()?;
+        sys::cuMemPoolGetAttribute(pool, attribute, std::ptr::from_mut(&mut peak).cast()).result().w()?;
+        sys::cuMemPoolSetAttribute(pool, attribute, std::ptr::from_mut(&mut again).cast()).result().w()?;
+    }
+    Ok(peak)
+}
+
 fn open(ordinal: usize) -> std::result::Result<std::sync::Arc<CudaContext>, GpuError> {
     let none = |error: DriverError| GpuError::NoDevice { problem: word(&error) };
     result::init().map_err(none)?;

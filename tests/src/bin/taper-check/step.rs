@@ -54,7 +54,7 @@ pub(crate) struct Args {
     recompute: bool,
     /// Number of the GPU to train on; the CPU when left out
     #[cfg(feature = "cuda")]
-    #[arg(long, value_name = "N", conflicts_with = "peer")]
+    #[arg(long, value_name = "N")]
     gpu: Option<usize>,
 }
 
@@ -128,12 +128,17 @@ pub(crate) fn run(args: &Args, size: Size) -> Result<()> {
         }
         (None, Mode::Eval) => own::evaluation(&workload)?,
         (Some(Peer::Candle), mode) => {
-            require_threads_of_candle(args.threads)?;
-            if mode == Mode::Train { stock::training(&workload)? } else { stock::evaluation(&workload)? }
+            if device.is_cpu() {
+                require_threads_of_candle(args.threads)?;
+            }
+            match mode {
+                Mode::Train => stock::training(&workload, args.dtype.of_candle(), &device)?,
+                Mode::Eval => stock::evaluation(&workload)?,
+            }
         }
     };
     let timed = time(&mut step, args.warmup, size.at_most(args.steps.get(), 2))?;
-    println!("{}", line(args, &workload, device.is_cpu(), &timed));
+    println!("{}", line(args, &workload, &device, &timed)?);
     Ok(())
 }
 
@@ -169,9 +174,18 @@ fn time(step: &mut Step, warmup: usize, steps: usize) -> Result<Timed> {
     Ok(timed)
 }
 
-fn line(args: &Args, workload: &Workload, is_cpu: bool, timed: &Timed) -> serde_json::Value {
+/// The most memory that was held: of this process, or on the GPU.
+fn peak_bytes(device: &Device) -> Result<Option<u64>> {
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(_) => Ok(Some(taper_kernels::take_gpu_peak_bytes(device)?)),
+        _ => Ok(peak_memory_bytes()),
+    }
+}
+
+fn line(args: &Args, workload: &Workload, device: &Device, timed: &Timed) -> Result<serde_json::Value> {
     let name = |value: Option<clap::builder::PossibleValue>| value.map(|value| value.get_name().to_owned());
-    json!({
+    Ok(json!({
         "kind": "step",
         "implementation": args.peer.map_or(Some("taper".to_owned()), |peer| name(peer.to_possible_value())),
         "model": workload.model.to_string(),
@@ -180,14 +194,14 @@ fn line(args: &Args, workload: &Workload, is_cpu: bool, timed: &Timed) -> serde_
         "input_size": workload.input_size,
         "dtype": name(args.dtype.to_possible_value()),
         "mode": name(args.mode.to_possible_value()),
-        "device": if is_cpu { "cpu" } else { "gpu" },
+        "device": if device.is_cpu() { "cpu" } else { "gpu" },
         "recompute": args.recompute,
         "threads": args.threads,
         "warmup": args.warmup,
         "step_seconds": timed.step_seconds,
         "images_per_second": workload.batch as f64 / median(&timed.step_seconds),
-        "peak_memory_bytes": peak_memory_bytes(),
+        "peak_memory_bytes": peak_bytes(device)?,
         "first_loss": timed.first_loss,
         "last_loss": timed.last_loss,
-    })
+    }))
 }

@@ -12,23 +12,24 @@ use candle_nn::{
 use crate::network::{Model, Workload};
 use crate::step::{LR, MOMENTUM, Step, WEIGHT_DECAY};
 
-/// Forward, loss, backward, update.
-pub(crate) fn training(workload: &Workload) -> Result<Step> {
+/// Forward, loss, backward, update on a device, all of it in one type.
+pub(crate) fn training(workload: &Workload, dtype: DType, device: &Device) -> Result<Step> {
     let vars = VarMap::new();
-    let network = build(workload, &vars)?;
-    let (images, labels) = (channels_first(workload)?, workload.labels()?);
+    let network = build(workload, VarBuilder::from_varmap(&vars, dtype, device))?;
+    let images = channels_first(workload)?.to_dtype(dtype)?.to_device(device)?;
+    let labels = workload.labels()?.to_device(device)?;
     let mut sgd = Sgd::new(&vars)?;
     Ok(Box::new(move || {
         let loss = candle_nn::loss::cross_entropy(&network.forward_t(&images, true)?, &labels)?;
         let gradients = loss.backward()?;
         sgd.step(&gradients)?;
-        Ok(loss.to_scalar()?)
+        Ok(loss.to_dtype(DType::F32)?.to_scalar()?)
     }))
 }
 
 /// Forward and loss.
 pub(crate) fn evaluation(workload: &Workload) -> Result<Step> {
-    let network = build(workload, &VarMap::new())?;
+    let network = build(workload, VarBuilder::from_varmap(&VarMap::new(), DType::F32, &Device::Cpu))?;
     let (images, labels) = (channels_first(workload)?, workload.labels()?);
     Ok(Box::new(move || Ok(candle_nn::loss::cross_entropy(&network.forward_t(&images, false)?, &labels)?.to_scalar()?)))
 }
@@ -37,9 +38,9 @@ fn channels_first(workload: &Workload) -> Result<Tensor> {
     Ok(workload.images()?.permute((0, 3, 1, 2))?.contiguous()?)
 }
 
-fn build(workload: &Workload, vars: &VarMap) -> Result<BaseNet> {
+fn build(workload: &Workload, vb: VarBuilder) -> Result<BaseNet> {
     match workload.model {
-        Model::BaseNet => Ok(BaseNet::new(workload, VarBuilder::from_varmap(vars, DType::F32, &Device::Cpu))?),
+        Model::BaseNet => Ok(BaseNet::new(workload, vb)?),
         other => bail!("--peer candle has no {other}, only basenet"),
     }
 }

@@ -5,6 +5,7 @@
 mod case;
 mod cases;
 mod exact;
+mod layers;
 mod noise;
 mod packed;
 pub(crate) mod plans;
@@ -13,12 +14,14 @@ mod speed;
 mod training;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use candle_core::DType;
+use candle_core::{DType, Device};
 
 use self::noise::Noise;
 use self::report::Report;
+use self::speed::{Pace, Timed};
 use crate::timing::Size;
 
 /// What `taper-check gpu` takes.
@@ -39,6 +42,24 @@ pub(crate) struct Args {
     /// Checks alone, no timings
     #[arg(long)]
     no_speed: bool,
+    /// Timings alone, no checks
+    #[arg(long, conflicts_with = "no_speed")]
+    no_checks: bool,
+    /// Seconds that each implementation trains before it is the next one's turn
+    #[arg(long, default_value_t = 3.0, value_name = "SECONDS")]
+    slice: f64,
+    /// Turns of each implementation
+    #[arg(long, default_value = "5", value_name = "N")]
+    rounds: std::num::NonZeroUsize,
+    /// What to time, such as basenet:256; may be repeated; five of them when left out
+    #[arg(long = "time", value_name = "NETWORK:BATCH")]
+    networks: Vec<Timed>,
+}
+
+impl Args {
+    fn pace(&self) -> Pace<'_> {
+        Pace { networks: &self.networks, slice: Duration::from_secs_f64(self.slice), rounds: self.rounds.get() }
+    }
 }
 
 pub(crate) fn run(args: &Args, size: Size) -> Result<()> {
@@ -46,21 +67,13 @@ pub(crate) fn run(args: &Args, size: Size) -> Result<()> {
     let seed = args.seed.map_or_else(today, Ok)?;
     let mut report = Report::new(taper_kernels::describe_gpu(&device)?, seed);
     let mut noise = Noise::new(seed);
-    for dtype in [DType::F32, DType::BF16] {
-        for case in cases::all(&mut noise)? {
-            report.add(case.run(&device, dtype, &mut noise));
-        }
+    if !args.no_checks {
+        check(&device, size, &mut noise, &mut report)?;
     }
-    exact::updates(&device, &mut noise, &mut report)?;
-    exact::clipping(&device, &mut noise, &mut report)?;
-    packed::compare(&device, &mut noise, &mut report)?;
-    exact::images(&device, &mut noise, &mut report)?;
-    exact::resident_images(&device, &mut noise, &mut report)?;
-    training::compare(&device, size, &mut report)?;
     if !args.no_speed {
-        speed::run(&device, size, args.peer_python.as_deref(), &mut report)?;
+        speed::run(&device, size, &args.pace(), args.peer_python.as_deref(), &mut report)?;
     }
-    report.print();
+    report.print_sum();
     if let Some(path) = &args.out {
         let text = serde_json::to_string_pretty(&report.to_json())?;
         std::fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
@@ -69,6 +82,21 @@ pub(crate) fn run(args: &Args, size: Size) -> Result<()> {
         0 => Ok(()),
         failed => bail!("{failed} of {} checks failed", report.num_checks()),
     }
+}
+
+fn check(device: &Device, size: Size, noise: &mut Noise, report: &mut Report) -> Result<()> {
+    for dtype in [DType::F32, DType::BF16] {
+        for case in cases::all(noise)? {
+            report.add(case.run(device, dtype, noise));
+        }
+    }
+    layers::compare(device, size, noise, report)?;
+    exact::updates(device, noise, report)?;
+    exact::clipping(device, noise, report)?;
+    packed::compare(device, noise, report)?;
+    exact::images(device, noise, report)?;
+    exact::resident_images(device, noise, report)?;
+    training::compare(device, size, report)
 }
 
 /// Days since 1970.

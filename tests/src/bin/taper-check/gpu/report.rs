@@ -72,15 +72,28 @@ pub(super) struct Report {
 
 impl Report {
     pub(super) fn new(gpu: GpuDescription, seed: u64) -> Self {
+        let (major, minor) = gpu.compute_capability;
+        println!(
+            "{}, compute capability {major}.{minor}, {} multiprocessors, {} of {} MiB free, CUDA {}, cuDNN {}, seed {seed}",
+            gpu.name,
+            gpu.multiprocessors,
+            gpu.memory.0 >> 20,
+            gpu.memory.1 >> 20,
+            gpu.driver_cuda,
+            gpu.cudnn,
+        );
         Self { gpu, seed, checks: Vec::new(), steps: Vec::new() }
     }
 
+    /// Adds a check and says how it went, so that nothing is lost where a later one ends the program.
     pub(super) fn add(&mut self, check: Check) {
+        println!("{}", check.line());
         self.checks.push(check);
     }
 
     /// Adds a line of the table of steps.
     pub(super) fn add_step(&mut self, step: Value) {
+        println!("{step}");
         self.steps.push(step);
     }
 
@@ -92,21 +105,7 @@ impl Report {
         self.checks.iter().filter(|check| !check.passed()).count()
     }
 
-    pub(super) fn print(&self) {
-        let gpu = &self.gpu;
-        let (major, minor) = gpu.compute_capability;
-        println!(
-            "{}, compute capability {major}.{minor}, {} multiprocessors, {} of {} MiB free, CUDA {}, cuDNN {}, seed {}",
-            gpu.name,
-            gpu.multiprocessors,
-            gpu.memory.0 >> 20,
-            gpu.memory.1 >> 20,
-            gpu.driver_cuda,
-            gpu.cudnn,
-            self.seed,
-        );
-        self.checks.iter().for_each(|check| println!("{}", check.line()));
-        self.steps.iter().for_each(|step| println!("{step}"));
+    pub(super) fn print_sum(&self) {
         println!("{} checks, {} failed", self.num_checks(), self.num_failed());
     }
 

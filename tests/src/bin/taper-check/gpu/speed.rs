@@ -3,10 +3,12 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use candle_core::{DType, Device};
+use clap::ValueEnum as _;
 use serde_json::{Value, json};
 
 use super::report::Report;
@@ -15,32 +17,71 @@ use crate::own;
 use crate::step::Step;
 use crate::timing::{Size, median};
 
-/// The networks and batches that are timed, in bf16.
-const WORKLOADS: [(Model, usize); 5] = [
-    (Model::BaseNet, 128),
-    (Model::BaseNet, 256),
-    (Model::BaseNet, 512),
-    (Model::ResNet18, 32),
-    (Model::ResNet50, 128),
+/// A network and its batch, which are timed in bf16.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Timed {
+    model: Model,
+    batch: usize,
+}
+
+impl FromStr for Timed {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let parsed = text.split_once(':').and_then(|(model, batch)| {
+            Some(Self { model: Model::from_str(model, false).ok()?, batch: batch.parse().ok().filter(|&n| n > 0)? })
+        });
+        parsed.ok_or_else(|| "expected NETWORK:BATCH, such as basenet:256".to_owned())
+    }
+}
+
+/// What is timed unless somebody asks for something else.
+const DEFAULT: [Timed; 5] = [
+    Timed { model: Model::BaseNet, batch: 128 },
+    Timed { model: Model::BaseNet, batch: 256 },
+    Timed { model: Model::BaseNet, batch: 512 },
+    Timed { model: Model::ResNet18, batch: 32 },
+    Timed { model: Model::ResNet50, batch: 128 },
 ];
 
 /// PyTorch in eager mode, and compiled.
 const PEERS: [&str; 2] = ["eager", "compile"];
 
-/// Slices of time that both take in turn.
-const ROUNDS: usize = 5;
+/// What is timed, and how long.
+pub(super) struct Pace<'a> {
+    /// The networks; all where it is empty.
+    pub(super) networks: &'a [Timed],
+    /// Time that each takes before it is the next one's turn.
+    pub(super) slice: Duration,
+    /// Turns of each.
+    pub(super) rounds: usize,
+}
 
-pub(super) fn run(device: &Device, size: Size, python: Option<&Path>, report: &mut Report) -> Result<()> {
+pub(super) fn run(
+    device: &Device,
+    size: Size,
+    pace: &Pace<'_>,
+    python: Option<&Path>,
+    report: &mut Report,
+) -> Result<()> {
+    let pace = match size {
+        Size::Full => pace,
+        Size::Smoke => &Pace { slice: Duration::from_millis(1), rounds: 1, ..*pace },
+    };
     let scripts = python.map(|_| Scripts::unpack()).transpose()?;
-    for (model, batch) in WORKLOADS {
+    let networks = if pace.networks.is_empty() { &DEFAULT } else { pace.networks };
+    for &Timed { model, batch } in networks {
         let workload = Workload::new(model, 1.0, batch, size)?;
+        taper_kernels::take_gpu_peak_bytes(device)?;
         let mut own = own::training(&workload, &workload.images()?.to_dtype(DType::BF16)?, device)?;
         // Plans are made and kernels loaded in the first steps.
+        let mut peaks = Vec::new();
         for plans in Plans::BOTH {
             plans.switch();
             for _ in 0..size.at_most(3, 1) {
                 own()?;
             }
+            peaks.push(taper_kernels::take_gpu_peak_bytes(device)?);
         }
         let mut peers = Vec::new();
         if let (Some(python), Some(scripts)) = (python, &scripts) {
@@ -48,7 +89,9 @@ pub(super) fn run(device: &Device, size: Size, python: Option<&Path>, report: &m
                 peers.push((mode, Peer::start(python, scripts, &workload, mode)?));
             }
         }
-        report.add_step(interleaved(&workload, &mut own, &mut peers, size)?);
+        let mut found = interleaved(&workload, &mut own, &mut peers, pace)?;
+        found["peak_bytes"] = json!(peaks);
+        report.add_step(found);
     }
     Ok(())
 }
@@ -71,10 +114,10 @@ impl Plans {
 }
 
 /// Ours, with both ways to find plans, and the peers in turn; the median of each, and of the ratios of neighbours.
-fn interleaved(workload: &Workload, own: &mut Step, peers: &mut [(&str, Peer)], size: Size) -> Result<Value> {
-    let slice = Duration::from_millis(size.at_most(3000, 1) as u64);
+fn interleaved(workload: &Workload, own: &mut Step, peers: &mut [(&str, Peer)], pace: &Pace<'_>) -> Result<Value> {
+    let slice = pace.slice;
     let (mut ours, mut measured, mut theirs) = (Vec::new(), Vec::new(), vec![Vec::new(); peers.len()]);
-    for _ in 0..size.at_most(ROUNDS, 1) {
+    for _ in 0..pace.rounds {
         for (plans, speeds) in Plans::BOTH.into_iter().zip([&mut ours, &mut measured]) {
             plans.switch();
             speeds.push(images_per_second(workload.batch, own, slice)?);
