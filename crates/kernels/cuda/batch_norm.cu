@@ -42,25 +42,34 @@ template <int V> struct Place {
 
 /// Rows a thread reads before it works on any: enough to hide memory's latency, few enough to stay in registers.
 template <typename T, int V, int tensors>
-constexpr int unrolled = (tensors == 1 ? 4 : 2) / (sizeof(T) * V > 16 ? 2 : 1);
+constexpr int unrolled = (tensors == 3 ? 2 : 4) / (sizeof(T) * V > 16 ? 2 : 1);
 
-__device__ __forceinline__ float inverse_std(float variance, float eps) { return 1.0f / sqrtf(variance + eps); }
+/// The hardware's guess with one step of Newton's method: as good as a square root and a division, without their branches,
+/// which cost more than the few rows a thread has in a small layer.
+__device__ __forceinline__ float inverse_std(float variance, float eps) {
+    const float square = variance + eps, guess = rsqrtf(square);
+    return guess * fmaf(-0.5f * square * guess, guess, 1.5f);
+}
 
 /// The normalisation of a thread's channels. The mean is subtracted first: folded into the offset it would cost digits
 /// where the mean is large beside the spread.
 template <int V> struct Affine {
-    float mean[V], slope[V], beta[V];
+    Values<V> mean, inverse, slope, beta;
 
     __device__ __forceinline__ Affine(const Norm &norm, int channel) {
+        const bool wide = aligned(norm.mean, norm.variance, norm.gamma, norm.beta);
+        const auto read = [&](const float *from) { return wide ? load<V>(from + channel) : load_each<V>(from + channel); };
+        mean = read(norm.mean), inverse = read(norm.variance), slope = read(norm.gamma), beta = read(norm.beta);
 #pragma unroll
         for (int i = 0; i < V; i++) {
-            mean[i] = norm.mean[channel + i];
-            slope[i] = norm.gamma[channel + i] * inverse_std(norm.variance[channel + i], norm.eps);
-            beta[i] = norm.beta[channel + i];
+            inverse.of[i] = inverse_std(inverse.of[i], norm.eps);
+            slope.of[i] *= inverse.of[i];
         }
     }
 
-    __device__ __forceinline__ float operator()(float x, int i) const { return fmaf(x - mean[i], slope[i], beta[i]); }
+    __device__ __forceinline__ float operator()(float x, int i) const {
+        return fmaf(x - mean.of[i], slope.of[i], beta.of[i]);
+    }
 };
 
 /// Sums `V` values a thread over the rows of the block; every thread gets the sums of its lane.
@@ -86,21 +95,32 @@ template <int V> __device__ __forceinline__ void sum_over_rows(Values<V> &values
     }
 }
 
-/// Sum of 32 x 32 values over threadIdx.y, for each threadIdx.x, in order; every thread gets it.
-__device__ __forceinline__ double sum_over_y(double value) {
-    __shared__ double values[warp_threads][warp_threads + 1];
+/// The kernels that merge splits: blocks of 8 channels (x) by 64 threads (y), which take every 64th split each.
+constexpr int merged_channels = 8, merging_threads = 64;
+
+/// Sums of both numbers over threadIdx.y, for each threadIdx.x, valid where threadIdx.y is 0: halves are folded onto each
+/// other.
+__device__ __forceinline__ double2 sum_over_y(double2 value) {
+    __shared__ double2 values[merging_threads][merged_channels];
+    const int y = threadIdx.y;
+    double2 *own = &values[y][threadIdx.x];
+    *own = value;
     __syncthreads();
-    values[threadIdx.y][threadIdx.x] = value;
-    __syncthreads();
-    double sum = 0.0;
-    for (int y = 0; y < warp_threads; y++) sum += values[y][threadIdx.x];
-    return sum;
+    for (int half = merging_threads / 2; half > 0; half /= 2) {
+        if (y < half) {
+            const double2 other = values[y + half][threadIdx.x];
+            own->x += other.x;
+            own->y += other.y;
+        }
+        __syncthreads();
+    }
+    return *own;
 }
 
 /// Mean and sum of squared deviations (M2) of each channel over one split.
 ///
-/// A thread sums about the first value it sees, the block about the first row of its split: with a mean far from zero
-/// the digits of the spread survive. Threads are merged by Chan et al. 1983.
+/// Sums are formed about the first row of the split: with a mean far from zero the digits of the spread survive. Threads
+/// are merged by Chan et al. 1983.
 template <typename T, int V>
 __device__ __forceinline__ void moments(const T *__restrict__ x, float2 *__restrict__ parts, int rows, int channels,
                                         int lanes_log2, int rows_per_split) {
@@ -109,42 +129,36 @@ __device__ __forceinline__ void moments(const T *__restrict__ x, float2 *__restr
     const bool owns = place.channel < channels;
     const int begin = blockIdx.x * rows_per_split, end = min(rows, begin + rows_per_split);
     const int first_row = begin + place.row;
-    Values<V> reference = zeros<V>(), first = zeros<V>(), sum = zeros<V>(), squares = zeros<V>();
-    int num_rows = 0;
-    if (owns && first_row < end) {
+    const size_t pitch = channels, stride = place.rows * pitch;
+    Values<V> reference = zeros<V>(), sum = zeros<V>(), squares = zeros<V>();
+    if (owns) {
         const T *column = x + place.channel;
-        const size_t pitch = channels;
-        num_rows = (end - first_row + place.rows - 1) / place.rows;
         reference = load<V>(column + begin * pitch);
-        first = load<V>(column + first_row * pitch);
-        for (int row = first_row; row < end; row += U * place.rows) {
-            Values<V> values[U];
+        for_rows<U>(first_row, end, place.rows, [&](auto count, int row) {
+            constexpr int N = decltype(count)::value;
+            Values<V> values[N];
 #pragma unroll
-            for (int u = 0; u < U; u++) {
-                const int at = row + u * place.rows;
-                if (at < end) values[u] = load<V>(column + at * pitch);
-            }
+            for (int u = 0; u < N; u++) values[u] = load<V>(column + row * pitch + u * stride);
 #pragma unroll
-            for (int u = 0; u < U; u++) {
-                if (row + u * place.rows >= end) continue;
+            for (int u = 0; u < N; u++) {
 #pragma unroll
                 for (int i = 0; i < V; i++) {
-                    const float shifted = values[u].of[i] - first.of[i];
+                    const float shifted = values[u].of[i] - reference.of[i];
                     sum.of[i] += shifted;
                     squares.of[i] = fmaf(shifted, shifted, squares.of[i]);
                 }
             }
-        }
+        });
     }
+    const int num_rows = owns && first_row < end ? (end - first_row + place.rows - 1) / place.rows : 0;
     const float count = num_rows, inverse = num_rows > 0 ? 1.0f / count : 0.0f;
-    Values<V> mean, m2;
-#pragma unroll
-    for (int i = 0; i < V; i++) mean.of[i] = fmaf(first.of[i] - reference.of[i], count, sum.of[i]);
+    const float share = 1.0f / static_cast<float>(end - begin);
+    Values<V> mean = sum, m2;
     sum_over_rows<V>(mean, lanes_log2, place.lane);
 #pragma unroll
     for (int i = 0; i < V; i++) {
-        mean.of[i] /= static_cast<float>(end - begin);
-        const float from_mean = fmaf(sum.of[i], inverse, first.of[i] - reference.of[i]) - mean.of[i];
+        mean.of[i] *= share;
+        const float from_mean = fmaf(sum.of[i], inverse, -mean.of[i]);
         const float own = squares.of[i] - sum.of[i] * sum.of[i] * inverse;
         m2.of[i] = fmaf(from_mean * from_mean, count, relu(own));
     }
@@ -156,37 +170,43 @@ __device__ __forceinline__ void moments(const T *__restrict__ x, float2 *__restr
     }
 }
 
-/// Merges the splits in f64. grid ceil(channels / 32), block (32, 32): threadIdx.x is a channel, threadIdx.y takes
-/// every 32nd split. parts `[splits, channels]` (mean, M2) -> mean, variance (biased) `[channels]`.
+/// Merges the splits in f64, about the mean of the first one. grid ceil(channels / 8), block (8, 64). parts
+/// `[splits, channels]` (mean, M2) -> mean, variance (biased) `[channels]`.
 ///
 /// Running statistics, null where there are none, follow: `running = (1 - momentum) * running + momentum * batch`, with
 /// the unbiased variance, as PyTorch keeps it.
-extern "C" __global__ void __launch_bounds__(1024)
+extern "C" __global__ void __launch_bounds__(merged_channels *merging_threads)
 bn_moments_finish(const float2 *__restrict__ parts, int splits, int rows_per_split, int rows, int channels,
                   float *__restrict__ mean, float *__restrict__ variance, float *__restrict__ running_mean,
                   float *__restrict__ running_variance, float momentum) {
-    const int channel = blockIdx.x * warp_threads + threadIdx.x;
+    const int channel = blockIdx.x * merged_channels + threadIdx.x;
     const bool owns = channel < channels;
-    double total = 0.0;
-    for (int split = threadIdx.y; owns && split < splits; split += warp_threads) {
-        const double count = min(rows_per_split, rows - split * rows_per_split);
-        total += count * static_cast<double>(parts[static_cast<size_t>(split) * channels + channel].x);
-    }
-    const double centre = sum_over_y(total) / rows;
-    total = 0.0;
-    for (int split = threadIdx.y; owns && split < splits; split += warp_threads) {
-        const double count = min(rows_per_split, rows - split * rows_per_split);
-        const float2 part = parts[static_cast<size_t>(split) * channels + channel];
-        const double from_mean = static_cast<double>(part.x) - centre;
-        total += static_cast<double>(part.y) + count * from_mean * from_mean;
-    }
+    const double centre = owns ? parts[channel].x : 0.0f;
+    double2 total = make_double2(0.0, 0.0); // of deviations from the centre, and of their squares
+    for_rows<4>(threadIdx.y, owns ? splits : 0, merging_threads, [&](auto count, int split) {
+        constexpr int N = decltype(count)::value;
+        float2 part[N];
+#pragma unroll
+        for (int u = 0; u < N; u++) {
+            part[u] = parts[static_cast<size_t>(split + u * merging_threads) * channels + channel];
+        }
+#pragma unroll
+        for (int u = 0; u < N; u++) {
+            const double own_rows = min(rows_per_split, rows - (split + u * merging_threads) * rows_per_split);
+            const double from_centre = static_cast<double>(part[u].x) - centre;
+            total.x += own_rows * from_centre;
+            total.y += static_cast<double>(part[u].y) + own_rows * from_centre * from_centre;
+        }
+    });
     total = sum_over_y(total);
     if (!owns || threadIdx.y != 0) return;
-    mean[channel] = static_cast<float>(centre);
-    variance[channel] = static_cast<float>(total / rows);
+    const double shift = total.x / rows, sum = total.y - shift * total.x, squares = sum < 0.0 ? 0.0 : sum;
+    const float batch_mean = static_cast<float>(centre + shift);
+    mean[channel] = batch_mean;
+    variance[channel] = static_cast<float>(squares / rows);
     if (running_mean == nullptr) return;
-    const float keep = 1.0f - momentum, unbiased = static_cast<float>(total / (rows - 1));
-    running_mean[channel] = keep * running_mean[channel] + momentum * static_cast<float>(centre);
+    const float keep = 1.0f - momentum, unbiased = static_cast<float>(squares / (rows - 1));
+    running_mean[channel] = keep * running_mean[channel] + momentum * batch_mean;
     running_variance[channel] = keep * running_variance[channel] + momentum * unbiased;
 }
 
@@ -208,17 +228,16 @@ __device__ __forceinline__ void apply(const T *x, const T *shortcut, T *y, const
     const Affine<V> affine(norm, place.channel);
     const int step = gridDim.x * place.rows, last = norm.rows - 1;
     const auto offset = [&](int row) { return static_cast<size_t>(last - row) * norm.channels + place.channel; };
-    for (int row = blockIdx.x * place.rows + place.row; row < norm.rows; row += U * step) {
-        Values<V> values[U], others[U];
+    for_rows<U>(blockIdx.x * place.rows + place.row, norm.rows, step, [&](auto count, int row) {
+        constexpr int N = decltype(count)::value;
+        Values<V> values[N], others[N];
 #pragma unroll
-        for (int u = 0; u < U; u++) {
-            if (row + u * step >= norm.rows) continue;
+        for (int u = 0; u < N; u++) {
             values[u] = load<V>(x + offset(row + u * step));
             if constexpr (adds) others[u] = load<V>(shortcut + offset(row + u * step));
         }
 #pragma unroll
-        for (int u = 0; u < U; u++) {
-            if (row + u * step >= norm.rows) continue;
+        for (int u = 0; u < N; u++) {
 #pragma unroll
             for (int i = 0; i < V; i++) {
                 const float other = adds ? others[u].of[i] : 0.0f;
@@ -226,7 +245,7 @@ __device__ __forceinline__ void apply(const T *x, const T *shortcut, T *y, const
             }
             store<V>(y + offset(row + u * step), values[u]);
         }
-    }
+    });
 }
 
 /// The gradient at the normalised value, from that at the output.
@@ -241,35 +260,34 @@ template <Kind kind> __device__ __forceinline__ float through(float normalised, 
 template <typename T, int V, Kind kind>
 __device__ __forceinline__ void sums(const T *__restrict__ x, const T *__restrict__ y, const T *__restrict__ dy,
                                      const Norm &norm, float2 *__restrict__ parts, int rows_per_split) {
-    constexpr int U = unrolled<T, V, 2>;
+    constexpr int U = unrolled<T, V, (kind == Kind::add_relu ? 3 : 2)>;
     const Place<V> place(norm.lanes_log2);
     const bool owns = place.channel < norm.channels;
     const int begin = blockIdx.x * rows_per_split, end = min(norm.rows, begin + rows_per_split);
     Values<V> sum = zeros<V>(), product = zeros<V>();
     if (owns) {
         const Affine<V> affine(norm, place.channel);
-        for (int row = begin + place.row; row < end; row += U * place.rows) {
-            Values<V> inputs[U], outputs[U], gradients[U];
+        for_rows<U>(begin + place.row, end, place.rows, [&](auto count, int row) {
+            constexpr int N = decltype(count)::value;
+            Values<V> inputs[N], outputs[N], gradients[N];
 #pragma unroll
-            for (int u = 0; u < U; u++) {
-                if (row + u * place.rows >= end) continue;
+            for (int u = 0; u < N; u++) {
                 const size_t offset = static_cast<size_t>(row + u * place.rows) * norm.channels + place.channel;
                 inputs[u] = load<V>(x + offset);
                 gradients[u] = load<V>(dy + offset);
                 if constexpr (kind == Kind::add_relu) outputs[u] = load<V>(y + offset);
             }
 #pragma unroll
-            for (int u = 0; u < U; u++) {
-                if (row + u * place.rows >= end) continue;
+            for (int u = 0; u < N; u++) {
 #pragma unroll
                 for (int i = 0; i < V; i++) {
                     const float input = inputs[u].of[i], output = kind == Kind::add_relu ? outputs[u].of[i] : 0.0f;
                     const float g = through<kind>(affine(input, i), output, gradients[u].of[i], norm.scale);
                     sum.of[i] += g;
-                    product.of[i] = fmaf(g, input - affine.mean[i], product.of[i]);
+                    product.of[i] = fmaf(g, input - affine.mean.of[i], product.of[i]);
                 }
             }
-        }
+        });
     }
     sum_over_rows<V>(sum, norm.lanes_log2, place.lane);
     sum_over_rows<V>(product, norm.lanes_log2, place.lane);
@@ -281,22 +299,29 @@ __device__ __forceinline__ void sums(const T *__restrict__ x, const T *__restric
 }
 
 /// Adds the splits in f64; grid and block as bn_moments_finish. dparameters `[2, channels]`: dgamma, dbeta.
-extern "C" __global__ void __launch_bounds__(1024)
+extern "C" __global__ void __launch_bounds__(merged_channels *merging_threads)
 bn_sums_finish(const float2 *__restrict__ parts, int splits, int channels, const float *__restrict__ variance,
                float eps, float *__restrict__ dparameters) {
-    const int channel = blockIdx.x * warp_threads + threadIdx.x;
+    const int channel = blockIdx.x * merged_channels + threadIdx.x;
     const bool owns = channel < channels;
-    double sum = 0.0, product = 0.0;
-    for (int split = threadIdx.y; owns && split < splits; split += warp_threads) {
-        const float2 part = parts[static_cast<size_t>(split) * channels + channel];
-        sum += static_cast<double>(part.x);
-        product += static_cast<double>(part.y);
-    }
-    sum = sum_over_y(sum);
-    product = sum_over_y(product);
+    double2 total = make_double2(0.0, 0.0);
+    for_rows<4>(threadIdx.y, owns ? splits : 0, merging_threads, [&](auto count, int split) {
+        constexpr int N = decltype(count)::value;
+        float2 part[N];
+#pragma unroll
+        for (int u = 0; u < N; u++) {
+            part[u] = parts[static_cast<size_t>(split + u * merging_threads) * channels + channel];
+        }
+#pragma unroll
+        for (int u = 0; u < N; u++) {
+            total.x += static_cast<double>(part[u].x);
+            total.y += static_cast<double>(part[u].y);
+        }
+    });
+    total = sum_over_y(total);
     if (owns && threadIdx.y == 0) {
-        dparameters[channel] = static_cast<float>(product) * inverse_std(variance[channel], eps);
-        dparameters[channels + channel] = static_cast<float>(sum);
+        dparameters[channel] = static_cast<float>(total.y) * inverse_std(variance[channel], eps);
+        dparameters[channels + channel] = static_cast<float>(total.x);
     }
 }
 
@@ -306,53 +331,54 @@ bn_sums_finish(const float2 *__restrict__ parts, int splits, int channels, const
 template <typename T, int V, Kind kind>
 __device__ __forceinline__ void gradient(const T *x, const T *y, const T *dy, const Norm &norm,
                                          const float *dparameters, T *dx, T *dshortcut) {
-    constexpr int U = unrolled<T, V, 2>;
+    constexpr int U = unrolled<T, V, (kind == Kind::add_relu ? 3 : 2)>;
     const Place<V> place(norm.lanes_log2);
     if (place.channel >= norm.channels) return;
     const Affine<V> affine(norm, place.channel);
-    float shift[V], tilt[V];
-    const float share = 1.0f / static_cast<float>(norm.rows);
+    // dx = slope * g + tilt * (x - mean) + shift.
+    Values<V> tilt = zeros<V>(), shift = zeros<V>();
+    if (dparameters != nullptr) {
+        const float share = 1.0f / static_cast<float>(norm.rows);
+        const float *dgamma = dparameters + place.channel, *dbeta = dgamma + norm.channels;
 #pragma unroll
-    for (int i = 0; i < V; i++) {
-        const int channel = place.channel + i;
-        const bool moves = dparameters != nullptr;
-        const float inverse = inverse_std(norm.variance[channel], norm.eps);
-        shift[i] = moves ? dparameters[norm.channels + channel] * share : 0.0f;
-        tilt[i] = moves ? dparameters[channel] * inverse * share : 0.0f;
+        for (int i = 0; i < V; i++) {
+            tilt.of[i] = -affine.slope.of[i] * dgamma[i] * affine.inverse.of[i] * share;
+            shift.of[i] = -affine.slope.of[i] * dbeta[i] * share;
+        }
     }
     const int step = gridDim.x * place.rows, last = norm.rows - 1;
     const auto offset = [&](int row) { return static_cast<size_t>(last - row) * norm.channels + place.channel; };
-    for (int row = blockIdx.x * place.rows + place.row; row < norm.rows; row += U * step) {
-        Values<V> inputs[U], outputs[U], gradients[U];
+    for_rows<U>(blockIdx.x * place.rows + place.row, norm.rows, step, [&](auto count, int row) {
+        constexpr int N = decltype(count)::value;
+        Values<V> inputs[N], outputs[N], gradients[N];
 #pragma unroll
-        for (int u = 0; u < U; u++) {
-            if (row + u * step >= norm.rows) continue;
+        for (int u = 0; u < N; u++) {
             inputs[u] = load<V>(x + offset(row + u * step));
             gradients[u] = load<V>(dy + offset(row + u * step));
             if constexpr (kind == Kind::add_relu) outputs[u] = load<V>(y + offset(row + u * step));
         }
 #pragma unroll
-        for (int u = 0; u < U; u++) {
-            if (row + u * step >= norm.rows) continue;
+        for (int u = 0; u < N; u++) {
             Values<V> through_shortcut;
 #pragma unroll
             for (int i = 0; i < V; i++) {
                 const float input = inputs[u].of[i], output = kind == Kind::add_relu ? outputs[u].of[i] : 0.0f;
                 const float g = through<kind>(affine(input, i), output, gradients[u].of[i], norm.scale);
                 through_shortcut.of[i] = g;
-                gradients[u].of[i] = affine.slope[i] * (g - shift[i] - (input - affine.mean[i]) * tilt[i]);
+                const float own = fmaf(tilt.of[i], input - affine.mean.of[i], shift.of[i]);
+                gradients[u].of[i] = fmaf(affine.slope.of[i], g, own);
             }
             store<V>(dx + offset(row + u * step), gradients[u]);
             if constexpr (kind == Kind::add_relu) {
                 if (dshortcut != nullptr) store<V>(dshortcut + offset(row + u * step), through_shortcut);
             }
         }
-    }
+    });
 }
 
-// Two blocks a multiprocessor at least: at most 128 registers a thread.
+// Blocks a multiprocessor has at least: four allow 64 registers a thread, three 80, two 128.
 #define BATCH_NORM_KIND(T, NAME, V, KIND)                                                                              \
-    extern "C" __global__ void __launch_bounds__(block_threads, 2)                                                     \
+    extern "C" __global__ void __launch_bounds__(block_threads, 3)                                                     \
     bn_apply_##NAME##_v##V##_##KIND(const T *x, const T *shortcut, T *y, Norm norm) {                                  \
         apply<T, V, Kind::KIND>(x, shortcut, y, norm);                                                                 \
     }                                                                                                                  \
@@ -367,7 +393,7 @@ __device__ __forceinline__ void gradient(const T *x, const T *y, const T *dy, co
     }
 
 #define BATCH_NORM(T, NAME, V)                                                                                         \
-    extern "C" __global__ void __launch_bounds__(block_threads, 2)                                                     \
+    extern "C" __global__ void __launch_bounds__(block_threads, 4)                                                     \
     bn_moments_##NAME##_v##V(const T *x, float2 *parts, int rows, int channels, int lanes_log2, int rows_per_split) {  \
         moments<T, V>(x, parts, rows, channels, lanes_log2, rows_per_split);                                           \
     }                                                                                                                  \

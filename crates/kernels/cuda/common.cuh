@@ -55,6 +55,14 @@ template <int V> __device__ __forceinline__ Values<V> load(const float *from) {
     return values;
 }
 
+/// `V` neighbours, wherever the first lies.
+template <int V> __device__ __forceinline__ Values<V> load_each(const float *from) {
+    Values<V> values;
+#pragma unroll
+    for (int i = 0; i < V; i++) values.of[i] = from[i];
+    return values;
+}
+
 template <int V> __device__ __forceinline__ Values<V> load(const bf16 *from) {
     Values<V> values;
     if constexpr (V == 1) {
@@ -129,6 +137,13 @@ __device__ __forceinline__ long long grid_thread() {
     return static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
 }
 __device__ __forceinline__ long long grid_threads() { return static_cast<long long>(gridDim.x) * blockDim.x; }
+
+/// Calls `body(Width<U>(), row)` for U rows at a time, `step` apart, up to `end`, then with Width<1> for those that are
+/// left: no branch lies between the loads of one call, so they are all under way before the first is waited for.
+template <int U, typename Body> __device__ __forceinline__ void for_rows(int row, int end, int step, Body body) {
+    for (; row < end - (U - 1) * step; row += U * step) body(Width<U>(), row);
+    for (; row < end; row += step) body(Width<1>(), row);
+}
 
 /// Sum over a warp, in every lane, in the order of a butterfly.
 __device__ __forceinline__ float warp_sum(float value) {

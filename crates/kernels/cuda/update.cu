@@ -31,6 +31,9 @@ struct Block {
 
 constexpr int chunk_elements = 4096;
 
+/// Taps of the windows that move in wide tiles: those of 3x3 are nearly all.
+constexpr int wide_tile_taps = 9;
+
 /// How past gradients enter a step of SGD.
 enum Momentum { none, heavy, nesterov };
 
@@ -103,10 +106,54 @@ template <typename Rule> __device__ __forceinline__ void move_tile(const Tensor 
     }
 }
 
+/// Eight channels of one filter at a time may be taken where both orders have the same channels, on 16 bytes.
+__device__ __forceinline__ bool takes_wide_tiles(const Tensor &tensor) {
+    const auto *grad = static_cast<const char *>(tensor.grad);
+    return tensor.gradient == gradient_packed && tensor.shadow != nullptr && tensor.taps <= wide_tile_taps &&
+           tensor.channels == tensor.channels_padded && tensor.channels % 8 == 0 &&
+           aligned(tensor.param, grad, tensor.first, tensor.second, tensor.shadow);
+}
+
+/// As move_tile, with 16 bytes an access: what a parameter has in 64 channels of a filter is one stretch of memory.
+template <typename Rule> __device__ __forceinline__ void move_wide_tile(const Tensor &tensor, int piece, Rule rule) {
+    alignas(16) __shared__ float values[tile_channels * wide_tile_taps];
+    const int taps = tensor.taps, groups = (tensor.channels + tile_channels - 1) / tile_channels;
+    const int filter = piece / groups, first_channel = piece % groups * tile_channels;
+    const int num_channels = min(tile_channels, tensor.channels - first_channel), eights = num_channels / 8;
+    const size_t start = static_cast<size_t>(filter) * tensor.channels * taps;
+    const size_t own = start + static_cast<size_t>(first_channel) * taps;
+    const auto packed = [&](int tap, int eight) {
+        return start + static_cast<size_t>(tap) * tensor.channels + first_channel + eight * 8;
+    };
+    for (int item = threadIdx.x; item < taps * eights; item += block_threads) {
+        const int tap = item / eights, eight = item % eights;
+        const Values<8> grads = load<8>(static_cast<const bf16 *>(tensor.grad) + packed(tap, eight));
+#pragma unroll
+        for (int i = 0; i < 8; i++) values[(eight * 8 + i) * taps + tap] = grads.of[i];
+    }
+    __syncthreads();
+    for (int at = threadIdx.x * 4; at < num_channels * taps; at += block_threads * 4) {
+        Values<4> param = load<4>(tensor.param + own + at);
+        rule(static_cast<long long>(own + at), param, load<4>(values + at));
+        store<4>(tensor.param + own + at, param);
+        store<4>(values + at, param);
+    }
+    __syncthreads();
+    for (int item = threadIdx.x; item < taps * eights; item += block_threads) {
+        const int tap = item / eights, eight = item % eights;
+        Values<8> moved;
+#pragma unroll
+        for (int i = 0; i < 8; i++) moved.of[i] = values[(eight * 8 + i) * taps + tap];
+        store<8>(tensor.shadow + packed(tap, eight), moved);
+    }
+}
+
 /// Moves one piece of one tensor.
 template <typename Rule>
 __device__ __forceinline__ void move(const Tensor &tensor, int piece, Rule rule) {
-    if (tensor.taps > 0) {
+    if (tensor.taps > 0 && takes_wide_tiles(tensor)) {
+        move_wide_tile(tensor, piece, rule);
+    } else if (tensor.taps > 0) {
         move_tile(tensor, piece, rule);
     } else {
         move_chunk(tensor, piece, rule);

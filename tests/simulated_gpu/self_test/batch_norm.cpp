@@ -129,15 +129,15 @@ template <typename T> std::vector<unsigned char> run(const Case<T> &c, Outputs<T
     const Buffer<float> dparameters(2 * s.channels);
     const Buffer<float2> parts(static_cast<std::size_t>(s.splits()) * s.channels);
     const Dimensions by_split{s.splits(), s.lane_groups(), 1}, by_row{2, s.lane_groups(), 1};
-    const Dimensions by_channel{ceil_div(s.channels, 32), 1, 1}, threads{256, 1, 1}, square{32, 32, 1};
+    const Dimensions by_channel{ceil_div(s.channels, 8), 1, 1}, threads{256, 1, 1}, merging{8, 64, 1};
     launch("bn_moments_" + base, by_split, threads, x.get(), parts.get(), s.rows, s.channels, s.lanes_log2(),
            s.rows_per_split());
-    launch("bn_moments_finish", by_channel, square, parts.get(), static_cast<int>(s.splits()), s.rows_per_split(),
+    launch("bn_moments_finish", by_channel, merging, parts.get(), static_cast<int>(s.splits()), s.rows_per_split(),
            s.rows, s.channels, mean.get(), variance.get(), static_cast<float *>(nullptr), static_cast<float *>(nullptr), 0.0f);
     const Norm norm{mean, variance, gamma, beta, eps, scale, s.rows, s.channels, s.lanes_log2()};
     launch("bn_apply_" + kind, by_row, threads, x.get(), shortcut.get(), y.get(), norm);
     launch("bn_sums_" + kind, by_split, threads, x.get(), y.get(), dy.get(), norm, parts.get(), s.rows_per_split());
-    launch("bn_sums_finish", by_channel, square, parts.get(), static_cast<int>(s.splits()), s.channels, variance.get(),
+    launch("bn_sums_finish", by_channel, merging, parts.get(), static_cast<int>(s.splits()), s.channels, variance.get(),
            eps, dparameters.get());
     float *moving = c.constant_statistics ? nullptr : dparameters.get();
     launch("bn_gradient_" + kind, by_row, threads, x.get(), y.get(), dy.get(), norm, moving, dx.get(),
@@ -211,7 +211,7 @@ void running_statistics() {
     const Buffer<float2> parts(part);
     const Buffer<float> batch_mean(channels), batch_variance(channels);
     const Buffer<float> running_mean(std::vector<float>(channels, 0.5f)), running(std::vector<float>(channels, 2.0f));
-    launch("bn_moments_finish", {ceil_div(channels, 32), 1, 1}, {32, 32, 1}, parts.get(), 1, 50, 50, channels,
+    launch("bn_moments_finish", {ceil_div(channels, 8), 1, 1}, {8, 64, 1}, parts.get(), 1, 50, 50, channels,
            batch_mean.get(), batch_variance.get(), running_mean.get(), running.get(), 0.1f);
     std::vector<double> means, variances;
     for (int i = 0; i < channels; i++) {

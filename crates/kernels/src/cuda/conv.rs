@@ -58,6 +58,19 @@ impl Conv {
         gpu.with_dnn(|dnn| unsafe { dnn.run(&self.problem, direction, tensors) })
     }
 
+    /// The gradient of the input, added to another one that nothing else holds.
+    fn add_input_gradient(&self, dy: &Tensor, sum: &Tensor) -> Result<()> {
+        let gpu = Gpu::of(OP, "gradient", dy)?;
+        let tensors = [address(OP, "gradient", sum)?, address(OP, "w", &self.weights)?, address(OP, "gradient", dy)?];
+        self.run(&gpu, Direction::AddedInputGradient, tensors)
+    }
+
+    /// Whether the convolution can add its input's gradient to this one: of the same shape and type, on 16 bytes.
+    fn can_add_to(&self, sum: &Tensor, dtype: DType) -> bool {
+        let is_aligned = || address(OP, "gradient", sum).is_ok_and(|at| at.is_multiple_of(16));
+        sum.dims() == self.problem.x_shape() && sum.dtype() == dtype && is_aligned()
+    }
+
     fn input_gradient(&self, dy: &Tensor) -> Result<Tensor> {
         let (gpu, problem) = (Gpu::of(OP, "gradient", dy)?, &self.problem);
         let dx = gpu.empty(dy.dtype(), &problem.x_shape()[..])?;
@@ -173,9 +186,26 @@ impl Operation for Conv {
         OP
     }
 
-    fn backward(&self, inputs: &[Tensor], _y: &Tensor, gradient: &Gradient) -> Result<Vec<Option<Gradient>>> {
+    fn backward(&self, inputs: &[Tensor], y: &Tensor, gradient: &Gradient) -> Result<Vec<Option<Gradient>>> {
+        self.backward_onto(inputs, y, gradient, &mut None)
+    }
+
+    fn backward_onto(
+        &self,
+        inputs: &[Tensor],
+        _y: &Tensor,
+        gradient: &Gradient,
+        waiting: &mut Option<Gradient>,
+    ) -> Result<Vec<Option<Gradient>>> {
         let (x, w, dy) = (&inputs[0], &inputs[1], gradient.tensor());
-        let mut gradients = vec![wanted(x, || self.input_gradient(dy))?, wanted(w, || self.weight_gradient(x, w, dy))?];
+        let of_input = match Gradient::take_own(waiting, |sum| self.can_add_to(sum, dy.dtype())) {
+            Some(sum) => {
+                self.add_input_gradient(dy, sum.tensor())?;
+                Some(sum)
+            }
+            None => wanted(x, || self.input_gradient(dy))?,
+        };
+        let mut gradients = vec![of_input, wanted(w, || self.weight_gradient(x, w, dy))?];
         if let Some(bias) = inputs.get(2) {
             gradients.push(wanted(bias, || column_sums(OP, dy))?);
         }

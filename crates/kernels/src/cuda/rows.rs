@@ -53,9 +53,9 @@ impl Rows {
         blocks([useful.min((2 * BLOCKS / self.groups).max(1)), self.groups, 1], [THREADS as u32, 1])
     }
 
-    /// The kernels that merge parts: 32 channels a block, 32 threads each.
+    /// The kernels that merge parts: 8 channels a block, 64 threads each.
     pub(super) fn merging_launch(&self) -> LaunchConfig {
-        blocks([self.channels.div_ceil(32), 1, 1], [32, 32])
+        blocks([self.channels.div_ceil(8), 1, 1], [8, 64])
     }
 
     /// Name of a kernel for these rows: `bn_moments_bf16_v8`.

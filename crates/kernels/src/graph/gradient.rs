@@ -35,6 +35,12 @@ impl Gradient {
         view(op, "gradient", &self.0)
     }
 
+    /// The gradient that waits, if its values are nobody else's and it `fits`: what takes it may add to them in place.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn take_own(waiting: &mut Option<Self>, fits: impl FnOnce(&Tensor) -> bool) -> Option<Self> {
+        waiting.take_if(|gradient| Arc::get_mut(&mut gradient.0).is_some_and(|values| fits(values)))
+    }
+
     /// The gradient as candle keeps it.
     pub(super) fn into_tensor(self) -> Tensor {
         Arc::unwrap_or_clone(self.0)

@@ -41,6 +41,18 @@ pub(crate) trait Operation: Send + Sync + 'static {
     /// operation keeps neither of them: the output would own itself, and a gradient that is kept cannot be
     /// added to in place.
     fn backward(&self, inputs: &[Tensor], output: &Tensor, gradient: &Gradient) -> Result<Vec<Option<Gradient>>>;
+
+    /// As [`Operation::backward`], where a gradient of the first input may already wait. An operation that can add its own
+    /// to it for less than a pass over memory takes it, and gives the sum.
+    fn backward_onto(
+        &self,
+        inputs: &[Tensor],
+        output: &Tensor,
+        gradient: &Gradient,
+        _waiting: &mut Option<Gradient>,
+    ) -> Result<Vec<Option<Gradient>>> {
+        self.backward(inputs, output, gradient)
+    }
 }
 
 /// Hangs a result into candle's graph: a tensor of `shape` made from `inputs` by `operation`.

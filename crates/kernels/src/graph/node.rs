@@ -44,6 +44,16 @@ impl Node {
     pub(super) fn backward(&self, output: &Tensor, gradient: &Gradient) -> Result<Vec<Option<Gradient>>> {
         self.operation.backward(&self.inputs, output, gradient)
     }
+
+    /// The same, where a gradient may wait at the first input.
+    pub(super) fn backward_onto(
+        &self,
+        output: &Tensor,
+        gradient: &Gradient,
+        waiting: &mut Option<Gradient>,
+    ) -> Result<Vec<Option<Gradient>>> {
+        self.operation.backward_onto(&self.inputs, output, gradient, waiting)
+    }
 }
 
 impl Drop for Node {

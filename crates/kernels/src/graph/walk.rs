@@ -127,7 +127,10 @@ fn walk(mut steps: Vec<Step>, mut waiting: HashMap<TensorId, Gradient>) -> Resul
         let Some(gradient) = waiting.remove(&output.id()) else {
             continue;
         };
-        let gradients = node.backward(&output, &gradient)?;
+        let first = node.inputs().first().map(Tensor::id);
+        let mut at_first = first.and_then(|id| waiting.remove(&id));
+        let gradients = node.backward_onto(&output, &gradient, &mut at_first)?;
+        waiting.extend(first.zip(at_first));
         // An op may have passed the gradient on; then it is nobody else's from here on.
         drop(gradient);
         for (input, gradient) in node.inputs().iter().zip(gradients) {

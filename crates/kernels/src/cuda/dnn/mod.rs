@@ -109,11 +109,27 @@ impl Dnn {
         {
             return Ok(plan);
         }
+        // A trial writes its result several times over; onto a gradient that is waiting it must not.
+        let spare = match key.direction {
+            Direction::AddedInputGradient => Some(self.spare(&key.problem)?),
+            _ => None,
+        };
+        let [x, w, y] = tensors;
+        let x = spare.as_ref().map_or(x, |spare| spare.device_ptr(&self.stream).0);
+        let tensors = [x, w, y];
         let mut trial = Trial { handle: self.handle, stream: &self.stream, workspace: &mut self.workspace, tensors };
         // SAFETY: passed on from the caller.
         let tried = Plan::choose(&place, wanted, |plans| unsafe { trial.fastest(&name, plans) });
         // Where none could be tried, the heuristics' word stands, and its error.
         tried.or_else(|_| Plan::best(&place, wanted))
+    }
+}
+
+impl Dnn {
+    /// Memory of the size of the problem's input, zeros.
+    fn spare(&self, problem: &Problem) -> Result<CudaSlice<u8>> {
+        let bytes = problem.x_shape().iter().product::<usize>() * problem.dtype.size_in_bytes();
+        self.stream.alloc_zeros::<u8>(bytes).w()
     }
 }
 
@@ -170,18 +186,23 @@ impl DescribedDevice {
             .map(Self)
     }
 
-    /// What cuDNN would run for the three convolutions of a layer on that device: forward, gradient of the input,
-    /// gradient of the weights.
+    /// What cuDNN would run for the convolutions of a layer on that device: forward, gradient of the input, the same added
+    /// to another one, gradient of the weights.
     ///
     /// # Errors
     /// cuDNN's; a pass for which no engine gives the same bits every time.
-    pub fn plans(&self, layer: &LayerShape, dtype: DType) -> Result<[PlanReport; 3]> {
+    pub fn plans(&self, layer: &LayerShape, dtype: DType) -> Result<[PlanReport; 4]> {
         let problem = Problem::new(&layer.shape()?, dtype);
         let report = |direction| {
             let plan = Plan::best(&Place::Described(&self.0), (&problem, direction, Terms { tf32: true }))?;
             Ok::<_, candle_core::Error>(PlanReport { engine: plan.id.engine, workspace_bytes: plan.workspace })
         };
-        Ok([report(Direction::Forward)?, report(Direction::InputGradient)?, report(Direction::WeightGradient)?])
+        Ok([
+            report(Direction::Forward)?,
+            report(Direction::InputGradient)?,
+            report(Direction::AddedInputGradient)?,
+            report(Direction::WeightGradient)?,
+        ])
     }
 }
 

@@ -15,6 +15,8 @@ pub(crate) enum Direction {
     Forward,
     /// `dx` from `dy` and `w`.
     InputGradient,
+    /// The same, added to what lies there.
+    AddedInputGradient,
     /// `dw` from `dy` and `x`.
     WeightGradient,
 }
@@ -85,6 +87,7 @@ impl Problem {
         let pass = match direction {
             Direction::Forward => "forward",
             Direction::InputGradient => "input gradient",
+            Direction::AddedInputGradient => "added input gradient",
             Direction::WeightGradient => "weight gradient",
         };
         let kind = if tf32 && *dtype == DType::F32 { "tf32" } else { dtype.as_str() };
@@ -139,6 +142,7 @@ impl Problem {
     /// The operation, finalised, last; before it the descriptors it is made of, which must live as long.
     pub(super) fn operation(&self, direction: Direction) -> Result<Vec<Descriptor>> {
         let names = Names::of(direction);
+        let kept = if direction == Direction::AddedInputGradient { 1f32 } else { 0.0 };
         let (x, y) = (self.tensor(X, self.x_shape())?, self.tensor(Y, self.y_shape())?);
         let w = self.tensor(W, self.packed_shape())?;
         let convolution = self.convolution()?;
@@ -148,7 +152,7 @@ impl Problem {
             .with_child(names.y, &y)?
             .with_child(names.convolution, &convolution)?
             .with(names.alpha, &[1f32])?
-            .with(names.beta, &[0f32])?
+            .with(names.beta, &[kept])?
             .finalised("describe the operation")?;
         Ok(vec![x, y, w, convolution, operation])
     }
@@ -177,7 +181,7 @@ impl Names {
                 alpha: Attribute::CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_ALPHA,
                 beta: Attribute::CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_BETA,
             },
-            Direction::InputGradient => Self {
+            Direction::InputGradient | Direction::AddedInputGradient => Self {
                 kind: Kind::CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_DATA_DESCRIPTOR,
                 x: Attribute::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DX,
                 w: Attribute::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_W,

@@ -37,14 +37,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             for dtype in [DType::BF16, DType::F32] {
                 let plans =
                     device.plans(&layer(case, args.batch), dtype).with_context(|| format!("{model}: {case:?}"))?;
-                let [forward, input, weight] =
+                let [forward, input, added, weight] =
                     plans.map(|plan| json!({"engine": plan.engine, "workspace_bytes": plan.workspace_bytes}));
                 let shape = [args.batch, case.h, case.w, case.c_in, case.c_out, case.kernel, case.stride];
                 println!(
                     "{}",
                     json!({
                         "kind": "plan", "model": model.to_string(), "dtype": dtype.as_str(), "n_h_w_c_k_r_stride": shape,
-                        "forward": forward, "input_gradient": input, "weight_gradient": weight,
+                        "forward": forward, "input_gradient": input, "added_input_gradient": added, "weight_gradient": weight,
                     })
                 );
             }
