@@ -47,6 +47,9 @@ inline int4 make_int4(int x, int y, int z, int w) { return {x, y, z, w}; }
 
 inline float rsqrtf(float value) { return 1.0f / std::sqrt(value); }
 
+inline int __popc(unsigned value) { return __builtin_popcount(value); }
+inline int __ffs(int value) { return __builtin_ffs(value); }
+
 inline int min(int a, int b) { return a < b ? a : b; }
 inline int max(int a, int b) { return a > b ? a : b; }
 inline long long min(long long a, long long b) { return a < b ? a : b; }

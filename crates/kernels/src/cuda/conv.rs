@@ -4,6 +4,7 @@ use candle_core::{DType, Result, Tensor};
 
 use super::dnn::{Direction, Problem};
 use super::elementwise::{add_bias, column_sums};
+use super::folded::{folded, is_foldable};
 use super::gpu::{Gpu, blocks, over, suffix};
 use super::memory::{Fresh, address};
 use crate::conv::ConvShape;
@@ -18,15 +19,30 @@ const OP: &str = "conv2d";
 pub(crate) fn conv2d(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, shape: &ConvShape) -> Result<Tensor> {
     let gpu = Gpu::of(OP, "x", x)?;
     let (x, w) = (x.contiguous()?, w.contiguous()?);
+    if is_foldable(shape) && !x.track_op() {
+        let (conv, y) = folded(&x, &w, shape)?;
+        return with_bias(&gpu, conv, [&x, &w], bias, y, shape);
+    }
     let (conv, y) = convolution(&x, &w, shape)?;
-    let problem = conv.problem;
+    with_bias(&gpu, conv, [&x, &w], bias, y, shape)
+}
+
+/// Adds the bias, if there is one, and hangs the result into the graph.
+fn with_bias(
+    gpu: &Gpu,
+    conv: impl Operation,
+    [x, w]: [&Tensor; 2],
+    bias: Option<&Tensor>,
+    y: Fresh,
+    shape: &ConvShape,
+) -> Result<Tensor> {
+    let sizes = (shape.images, shape.output[0], shape.output[1], shape.c_out);
     let Some(bias) = bias else {
-        return attach(conv, &[&x, &w], y, &problem.y_shape()[..]);
+        return attach(conv, &[x, w], y, sizes);
     };
     let bias = bias.contiguous()?;
-    let pixels = problem.images * problem.output[0] * problem.output[1];
-    add_bias(&gpu, y.address, &bias, x.dtype(), [pixels, problem.c_out])?;
-    attach(conv, &[&x, &w, &bias], y, &problem.y_shape()[..])
+    add_bias(gpu, y.address, &bias, x.dtype(), [shape.images * shape.output_pixels(), shape.c_out])?;
+    attach(conv, &[x, w, &bias], y, sizes)
 }
 
 /// The convolution of dense tensors, without bias and history: what knows its gradients, and its values.

@@ -9,6 +9,7 @@ mod batch_norm;
 mod conv;
 mod dnn;
 mod elementwise;
+mod folded;
 mod gpu;
 mod images;
 mod linear;

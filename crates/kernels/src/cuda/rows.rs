@@ -22,8 +22,12 @@ pub(super) struct Rows {
 /// Threads of a block.
 const THREADS: usize = 256;
 
-/// Blocks to aim for: four for each of the 132 multiprocessors of an H100 or H200.
+/// Blocks to aim for: four for each of the 132 multiprocessors of an H100 or H200, half as many where a thread of them had
+/// less than 32 rows, because it has to add up at the end.
 const BLOCKS: usize = 4 * 132;
+
+/// Rows that a thread reads at a time.
+const UNROLLED: usize = 4;
 
 impl Rows {
     pub(super) fn new(rows: usize, channels: usize) -> Self {
@@ -32,8 +36,8 @@ impl Rows {
         let lanes_log2 = columns.next_power_of_two().trailing_zeros().min(5);
         let groups = columns.div_ceil(1 << lanes_log2);
         let block_rows = THREADS >> lanes_log2;
-        // Four rows a thread at least, or the block has nothing to do but add up.
-        let rows_per_split = rows.div_ceil((BLOCKS / groups).max(1)).next_multiple_of(4 * block_rows);
+        let blocks = (groups * rows / (32 * block_rows)).clamp(BLOCKS / 2, BLOCKS);
+        let rows_per_split = rows.div_ceil((blocks / groups).max(1)).next_multiple_of(UNROLLED * block_rows);
         Self { rows, channels, vector, lanes_log2, groups, rows_per_split }
     }
 
@@ -47,10 +51,12 @@ impl Rows {
         blocks([self.splits(), self.groups, 1], [THREADS as u32, 1])
     }
 
-    /// Blocks that step through all rows.
+    /// Blocks that step through all rows, as many of them for each thread as it reads at a time, or a multiple.
     pub(super) fn stepping_launch(&self) -> LaunchConfig {
-        let useful = self.rows.div_ceil(THREADS >> self.lanes_log2);
-        blocks([useful.min((2 * BLOCKS / self.groups).max(1)), self.groups, 1], [THREADS as u32, 1])
+        let steps = self.rows.div_ceil(THREADS >> self.lanes_log2);
+        let most = (2 * BLOCKS / self.groups).max(1);
+        let rows_of_thread = steps.div_ceil(most).next_multiple_of(UNROLLED);
+        blocks([steps.div_ceil(rows_of_thread), self.groups, 1], [THREADS as u32, 1])
     }
 
     /// The kernels that merge parts: 8 channels a block, 64 threads each.

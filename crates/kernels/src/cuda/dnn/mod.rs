@@ -17,6 +17,7 @@ use candle_core::cuda_backend::cudarc::cudnn::{result, sys};
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaStream, DevicePtr};
 use candle_core::{DType, Result};
 
+use super::folded::as_folded;
 use crate::conv::ConvShape;
 use crate::error::KernelError;
 use crate::geometry::ConvGeometry;
@@ -187,13 +188,17 @@ impl DescribedDevice {
     }
 
     /// What cuDNN would run for the convolutions of a layer on that device: forward, gradient of the input, the same added
-    /// to another one, gradient of the weights.
+    /// to another one, gradient of the weights; of a first layer that steps by two, what stands for it where nobody asks for
+    /// the input's gradient.
     ///
     /// # Errors
     /// cuDNN's; a pass for which no engine gives the same bits every time.
     pub fn plans(&self, layer: &LayerShape, dtype: DType) -> Result<[PlanReport; 4]> {
-        let problem = Problem::new(&layer.shape()?, dtype);
+        let shape = layer.shape()?;
+        let (plain, folded) = (Problem::new(&shape, dtype), Problem::new(&as_folded(&shape), dtype));
         let report = |direction| {
+            let is_of_input = matches!(direction, Direction::InputGradient | Direction::AddedInputGradient);
+            let problem = if is_of_input { plain } else { folded };
             let plan = Plan::best(&Place::Described(&self.0), (&problem, direction, Terms { tf32: true }))?;
             Ok::<_, candle_core::Error>(PlanReport { engine: plan.id.engine, workspace_bytes: plan.workspace })
         };

@@ -88,6 +88,9 @@ pub(super) fn run(
             for mode in PEERS {
                 peers.push((mode, Peer::start(python, scripts, &workload, mode)?));
             }
+            for (mode, peer) in &mut peers {
+                peer.wait_until_warm(mode)?;
+            }
         }
         let mut found = interleaved(&workload, &mut own, &mut peers, pace)?;
         found["peak_bytes"] = json!(peaks);
@@ -180,7 +183,7 @@ impl Scripts {
     }
 }
 
-/// A process with the network compiled and warm, which trains for a while when it is told to.
+/// A process that makes the network ready by itself, and then trains for a while when it is told to.
 struct Peer {
     process: Child,
     input: ChildStdin,
@@ -195,10 +198,14 @@ impl Peer {
         let started = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let mut process = started.with_context(|| format!("{} does not start", python.display()))?;
         let (input, output) = (process.stdin.take().context("no input")?, process.stdout.take().context("no output")?);
-        let mut peer = Self { process, input, output: BufReader::new(output) };
-        let said = peer.line()?;
+        Ok(Self { process, input, output: BufReader::new(output) })
+    }
+
+    /// Until the network is compiled and has trained a little.
+    fn wait_until_warm(&mut self, mode: &str) -> Result<()> {
+        let said = self.line()?;
         anyhow::ensure!(said == "ready", "PyTorch in mode {mode} did not start; it says {said:?}");
-        Ok(peer)
+        Ok(())
     }
 
     fn line(&mut self) -> Result<String> {
