@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, Weak};
 use candle_core::{Device, Result, Tensor, TensorId, Var};
 
 use super::node::{Node, is_registered};
-use super::{Gradient, Operation, attach, backward, wanted};
+use super::{Gradient, Operation, attach, backward, backward_with, wanted};
 use crate::storage::view;
 
 fn variable(values: &[f32]) -> Var {
@@ -163,6 +163,19 @@ fn shared_gradients_are_not_added_to() {
         assert_eq!(values(ours.get(variable).unwrap()), [expected; 2]);
         assert_eq!(values(theirs.get(variable).unwrap()), [expected; 2]);
     }
+}
+
+/// The caller's gradient is the first to reach `x`, and another one is added to it there.
+#[test]
+fn the_gradient_of_the_caller_stays_as_it_is() {
+    let x = variable(&[1.0, 2.0]);
+    let (copy, _) = witnesses(&x, 1);
+    let y = sum(&[x.as_tensor(), &copy]);
+    drop(copy);
+    let gradient = Tensor::new(&[5f32, 7.0], &Device::Cpu).unwrap();
+    let store = backward_with(y, gradient.clone()).unwrap();
+    assert_eq!(values(store.get(&x).unwrap()), [10.0, 14.0]);
+    assert_eq!(values(&gradient), [5.0, 7.0]);
 }
 
 #[test]

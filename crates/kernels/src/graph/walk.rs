@@ -61,7 +61,8 @@ pub fn backward_raw(loss: Tensor) -> Result<GradStore> {
 pub fn backward_with(y: Tensor, gradient: Tensor) -> Result<GradStore> {
     require_shape("backward_with", "gradient", &gradient, y.dims(), "that of y")?;
     match steps_to(&y) {
-        Some(steps) => start(y, steps, gradient.contiguous()?),
+        // A copy: sums are formed in place, and the caller may hold the values elsewhere.
+        Some(steps) => start(y, steps, gradient.force_contiguous()?),
         None => (y * gradient)?.sum_all()?.backward(),
     }
 }
