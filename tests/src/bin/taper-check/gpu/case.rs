@@ -10,6 +10,8 @@ use super::report::Check;
 pub(super) enum Role {
     /// Of the type that is checked.
     Activation,
+    /// The same, but nobody asks for its gradient.
+    Image,
     /// Always f32.
     Parameter,
 }
@@ -64,7 +66,7 @@ impl Case {
 
     fn rounded(&self, dtype: DType) -> Result<Vec<Tensor>> {
         let round = |(role, tensor): &(Role, Tensor)| match role {
-            Role::Activation => rounded(tensor, dtype),
+            Role::Activation | Role::Image => rounded(tensor, dtype),
             Role::Parameter => Ok(tensor.clone()),
         };
         self.inputs.iter().map(round).collect()
@@ -81,18 +83,23 @@ impl Case {
         };
         let vars: Result<Vec<Var>> = inputs.iter().zip(&self.inputs).map(var).collect();
         let vars = vars?;
-        let y = (self.op)(&vars.iter().map(|var| var.as_tensor().clone()).collect::<Vec<_>>())?;
+        let input = |(var, (role, _)): (&Var, &(Role, Tensor))| match role {
+            Role::Image => var.as_detached_tensor(),
+            Role::Activation | Role::Parameter => var.as_tensor().clone(),
+        };
+        let y = (self.op)(&vars.iter().zip(&self.inputs).map(input).collect::<Vec<_>>())?;
         let result = home(&y)?;
         // The loss is f32 whatever the logits are.
         let gradient = weights.to_dtype(y.dtype())?.to_device(device)?;
         let store = backward_with(y, gradient)?;
         let gradient = |var: &Var| home(store.get(var).context("an input has no gradient")?);
-        Ok(Outcome { result, gradients: vars.iter().map(gradient).collect::<Result<_>>()? })
+        let asked = vars.iter().zip(&self.inputs).filter(|(_, (role, _))| *role != Role::Image).map(|(var, _)| var);
+        Ok(Outcome { result, gradients: asked.map(gradient).collect::<Result<_>>()? })
     }
 }
 
 fn placed(tensor: &Tensor, role: Role, device: &Device, dtype: DType) -> Result<Tensor> {
-    let dtype = if role == Role::Activation { dtype } else { DType::F32 };
+    let dtype = if role == Role::Parameter { DType::F32 } else { dtype };
     Ok(tensor.to_dtype(dtype)?.to_device(device)?)
 }
 

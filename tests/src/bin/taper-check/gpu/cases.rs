@@ -10,6 +10,8 @@ use super::noise::Noise;
 /// Every differentiable op, at sizes that are odd where they may be.
 pub(super) fn all(noise: &mut Noise) -> Result<Vec<Case>> {
     let mut cases = convolutions(noise)?;
+    cases.extend(first_layers(noise)?);
+    cases.push(residual(noise)?);
     cases.extend(batch_norms(noise)?);
     cases.extend(pools(noise)?);
     cases.extend(dense(noise)?);
@@ -56,6 +58,40 @@ fn convolutions(noise: &mut Noise) -> Result<Vec<Case>> {
         cases.push(Case { name: format!("conv2d {name}"), inputs, op: Box::new(op) });
     }
     Ok(cases)
+}
+
+/// Convolutions of images, which step by two over few channels.
+fn first_layers(noise: &mut Noise) -> Result<Vec<Case>> {
+    let mut cases = Vec::new();
+    for (channels, kernel, padding, side) in [(3, 7, 3, 16), (3, 3, 1, 9), (4, 5, 2, 12), (1, 2, 0, 7), (3, 4, 0, 11)] {
+        let inputs = vec![
+            (Role::Image, noise.tensor(&[3, side, side + 3, channels])?),
+            parameter(noise.tensor(&[16, channels, kernel, kernel + padding % 2])?),
+            parameter(noise.tensor(&[16])?),
+        ];
+        let geometry = ConvGeometry { stride: [2; 2], padding: [padding; 2], dilation: [1; 2], groups: 1 };
+        let op = move |inputs: &[Tensor]| conv2d(&inputs[0], &inputs[1], inputs.get(2), &geometry);
+        let name = format!("conv2d of images {kernel}x{kernel} of {channels} channels");
+        cases.push(Case { name, inputs, op: Box::new(op) });
+    }
+    Ok(cases)
+}
+
+/// A convolution beside a shortcut, where two gradients meet.
+fn residual(noise: &mut Noise) -> Result<Case> {
+    let inputs = vec![
+        activation(noise.tensor(&[3, 9, 8, 16])?),
+        parameter(noise.tensor(&[16, 16, 3, 3])?),
+        parameter(noise.positive(&[16])?),
+        parameter(noise.tensor(&[16])?),
+    ];
+    let op = |inputs: &[Tensor]| {
+        let geometry = ConvGeometry { padding: [1; 2], ..ConvGeometry::default() };
+        let features = conv2d(&inputs[0], &inputs[1], None, &geometry)?;
+        let epilogue = Epilogue::ReluScaleAdd { scale: 0.1, shortcut: &inputs[0] };
+        Ok(batch_norm_train(&features, &inputs[2], &inputs[3], None, 1e-5, epilogue)?.0)
+    };
+    Ok(Case { name: "conv2d beside a shortcut".to_owned(), inputs, op: Box::new(op) })
 }
 
 /// What follows a batch norm, by name.
