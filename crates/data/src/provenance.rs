@@ -1,10 +1,13 @@
 //! Where data came from, well enough to know them again.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
 
 use md5::Md5;
 use serde::Serialize;
-use sha2::{Digest as _, Sha256};
+use sha2::{Digest, Sha256};
 
 /// The origin of a data set, for a run's `provenance.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -139,23 +142,91 @@ impl Recognised {
     }
 }
 
+/// Bytes that are hashed at a time. A file with more of them is hashed beside its reading, for MD5 takes longer.
+const BLOCK_BYTES: usize = 1 << 20;
+
 /// Takes all bytes of a file in passing.
 #[derive(Default)]
 pub(crate) struct FileHasher {
     bytes: u64,
-    md5: Md5,
-    sha256: Sha256,
+    /// What the hashes have not seen.
+    block: Vec<u8>,
+    md5: Hash<Md5>,
+    sha256: Hash<Sha256>,
 }
 
 impl FileHasher {
     pub(crate) fn update(&mut self, bytes: &[u8]) {
         self.bytes += bytes.len() as u64;
-        self.md5.update(bytes);
-        self.sha256.update(bytes);
+        self.block.extend_from_slice(bytes);
+        if self.block.len() >= BLOCK_BYTES {
+            let block = Arc::new(std::mem::take(&mut self.block));
+            self.md5.update_beside(&block);
+            self.sha256.update_beside(&block);
+            self.block.reserve(BLOCK_BYTES);
+        }
     }
 
     pub(crate) fn finish(self, name: String) -> FileDigest {
-        FileDigest { name, bytes: self.bytes, md5: hex(&self.md5.finalize()), sha256: hex(&self.sha256.finalize()) }
+        let Self { bytes, block, md5, sha256 } = self;
+        FileDigest { name, bytes, md5: md5.finish(&block), sha256: sha256.finish(&block) }
+    }
+}
+
+/// A hash that is worked out here, or on a thread of its own.
+#[derive(Default)]
+enum Hash<D> {
+    #[default]
+    OfNothing,
+    Here(D),
+    Beside {
+        blocks: SyncSender<Arc<Vec<u8>>>,
+        thread: JoinHandle<D>,
+    },
+}
+
+impl<D: Digest + Default + Send + 'static> Hash<D> {
+    /// Begins on a thread of its own; here, where none is to be had.
+    fn begin() -> Self {
+        /// Blocks that wait for the thread before the reader does.
+        const WAITING: usize = 8;
+
+        let (sender, receiver) = sync_channel::<Arc<Vec<u8>>>(WAITING);
+        let hash = move || {
+            let mut hash = D::default();
+            receiver.iter().for_each(|block| hash.update(&**block));
+            hash
+        };
+        match std::thread::Builder::new().name("hash".to_owned()).spawn(hash) {
+            Ok(thread) => Self::Beside { blocks: sender, thread },
+            Err(_) => Self::Here(D::default()),
+        }
+    }
+
+    fn update_beside(&mut self, block: &Arc<Vec<u8>>) {
+        if matches!(self, Self::OfNothing) {
+            *self = Self::begin();
+        }
+        match self {
+            Self::OfNothing => {}
+            Self::Here(hash) => hash.update(&**block),
+            // The thread takes blocks until the sender is gone.
+            Self::Beside { blocks, .. } => drop(blocks.send(block.clone())),
+        }
+    }
+
+    /// The digest in hexadecimal, with the last bytes.
+    fn finish(self, rest: &[u8]) -> String {
+        let mut hash = match self {
+            Self::OfNothing => D::default(),
+            Self::Here(hash) => hash,
+            Self::Beside { blocks, thread } => {
+                drop(blocks);
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            }
+        };
+        hash.update(rest);
+        hex(&hash.finalize())
     }
 }
 
@@ -189,6 +260,18 @@ mod tests {
         let digest = hasher.finish("abc".to_string());
         assert_eq!((digest.bytes, digest.md5.as_str()), (3, "900150983cd24fb0d6963f7d28e17f72"));
         assert_eq!(digest.sha256, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    }
+
+    /// Several blocks, and a part of one; against the same in one go.
+    #[test]
+    fn large_files_are_hashed_beside_their_reading() {
+        let bytes: Vec<u8> = (0..3 * BLOCK_BYTES + 12_345).map(|index| (index * 31 / 7) as u8).collect();
+        let mut hasher = FileHasher::default();
+        bytes.chunks(70_001).for_each(|part| hasher.update(part));
+        let digest = hasher.finish("large".to_string());
+        assert_eq!(digest.bytes, bytes.len() as u64);
+        assert_eq!(digest.md5, hex(&Md5::digest(&bytes)));
+        assert_eq!(digest.sha256, hex(&Sha256::digest(&bytes)));
     }
 
     fn file(name: &str, md5: &str) -> FileDigest {

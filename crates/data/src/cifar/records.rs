@@ -6,8 +6,10 @@ use std::path::Path;
 use super::{Form, IMAGE_BYTES, Records, push_interleaved, read_error};
 use crate::{DataError, LabelKind, Result};
 
-/// Records for which memory is taken at a time, so that a false length costs little.
-const CHUNK_RECORDS: usize = 4096;
+/// Records for which memory is taken at first; then for so many times as many as were there, so that a false length costs
+/// little, and a true one no copies.
+const FIRST_RECORDS: usize = 4096;
+const TIMES: usize = 16;
 
 /// Reads a file of `num_bytes` that holds nothing but records.
 pub(super) fn read(
@@ -39,8 +41,8 @@ pub(super) fn read(
             let path = path.to_path_buf();
             return Err(DataError::LabelOutOfRange { path, record, label: label.into(), num_classes });
         }
-        if record % CHUNK_RECORDS == 0 {
-            let chunk = CHUNK_RECORDS.min(num_records - record);
+        if records.pixels.len() == records.pixels.capacity() {
+            let chunk = FIRST_RECORDS.max(TIMES * record).min(num_records - record);
             records.pixels.reserve_exact(chunk * IMAGE_BYTES);
         }
         records.labels.push(label.into());
