@@ -247,6 +247,10 @@ pub(crate) struct EvaluateArgs {
     /// cpu, cuda, cuda:N or auto
     #[arg(long, default_value = "auto")]
     pub(crate) device: String,
+    /// Type of activations: f32; on a GPU also bf16, or tf32: f32 with products of rounded factors; left out, a GPU
+    /// computes as the run was trained
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) dtype: Option<String>,
 }
 
 /// Copies of an image whose probabilities are averaged.
@@ -315,6 +319,10 @@ pub(crate) struct PredictArgs {
     /// cpu, cuda, cuda:N or auto
     #[arg(long, default_value = "auto")]
     pub(crate) device: String,
+    /// Type of activations: f32; on a GPU also bf16, or tf32: f32 with products of rounded factors; left out, a GPU
+    /// computes as the run was trained
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) dtype: Option<String>,
 }
 
 /// `taper export`

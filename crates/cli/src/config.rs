@@ -266,7 +266,7 @@ impl RunConfig {
         self.model.validate()?;
         self.optim.validate()?;
         self.schedule.validate()?;
-        crate::device::check_dtype(&self.train.dtype)?;
+        crate::device::check_dtype("train.dtype =", &self.train.dtype)?;
         crate::device::cpu_path(&self.train.cpu_path)?;
         self.train.memory_limit.parse()?;
         self.frozen()?;

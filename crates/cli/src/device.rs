@@ -64,19 +64,19 @@ pub(crate) fn name(device: &Device) -> &'static str {
     }
 }
 
-/// Whether there is such a type of activations, on some device.
-pub(crate) fn check_dtype(name: &str) -> Result<DType> {
+/// Whether there is such a type of activations, on some device; `option` is where it was asked for.
+pub(crate) fn check_dtype(option: &str, name: &str) -> Result<DType> {
     match name {
         "f32" | "tf32" => Ok(DType::F32),
         "bf16" => Ok(DType::BF16),
-        _ => Err(usage(format!("train.dtype = {name:?}: no such type; use f32, or bf16 or tf32 on a GPU"))),
+        _ => Err(usage(format!("{option} {name:?}: no such type; use f32, or bf16 or tf32 on a GPU"))),
     }
 }
 
 /// The type of activations, if the device computes in it; from here on, products of f32 round their factors if `name` is
 /// `tf32`.
-pub(crate) fn dtype(name: &str, device: &Device) -> Result<DType> {
-    let dtype = check_dtype(name)?;
+pub(crate) fn dtype(option: &str, name: &str, device: &Device) -> Result<DType> {
+    let dtype = check_dtype(option, name)?;
     if device.is_cpu() && name != "f32" {
         let hint = match name {
             "bf16" => {
@@ -84,7 +84,7 @@ pub(crate) fn dtype(name: &str, device: &Device) -> Result<DType> {
             }
             _ => "",
         };
-        return Err(usage(format!("train.dtype = {name:?}: the CPU computes in f32; use f32, or --device cuda{hint}")));
+        return Err(usage(format!("{option} {name:?}: the CPU computes in f32; use f32, or --device cuda{hint}")));
     }
     #[cfg(feature = "cuda")]
     taper_kernels::set_tf32(name == "tf32");

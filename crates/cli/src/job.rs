@@ -67,7 +67,7 @@ impl<'a> Job<'a> {
             config,
             prepared,
             device: device.clone(),
-            dtype: device::dtype(&config.train.dtype, device)?,
+            dtype: device::dtype("train.dtype =", &config.train.dtype, device)?,
             vars,
             network,
             origin: None,

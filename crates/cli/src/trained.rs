@@ -11,6 +11,8 @@ use taper_hub::weights::{Documents, Head, Naming, Origin, Pretrained, Reshaped, 
 use taper_models::{Network, seeded};
 use taper_train::{ImageInput, Images};
 
+use crate::config::RunConfig;
+use crate::device;
 use crate::exit::bad_input;
 use crate::model_card::ModelCard;
 use crate::prepare::{read_json, require_classes};
@@ -52,10 +54,18 @@ impl Trained {
         Ok(Self { model, vars, card, class_names, run: path.is_dir().then(|| path.to_owned()) })
     }
 
-    /// The batches of a loader as this model takes them.
-    pub(crate) fn images(&self, loader: Loader, device: &Device) -> Images {
+    /// The batches of a loader as this model takes them. Where no type of activations is asked for, a GPU computes in that
+    /// of the run's training: in f32 it is many times as slow as in bf16.
+    pub(crate) fn images(&self, loader: Loader, device: &Device, dtype: Option<&str>) -> Result<Images> {
+        let dtype = match (dtype, &self.run) {
+            (Some(name), _) => device::dtype("--dtype", name, device)?,
+            (None, Some(run)) if !device.is_cpu() => {
+                device::dtype("train.dtype =", &RunConfig::of_run(run)?.train.dtype, device)?
+            }
+            (None, _) => DType::F32,
+        };
         let stats = self.card.preprocessing.stats();
-        Images { loader, input: ImageInput { stats, device: device.clone(), dtype: DType::F32 } }
+        Ok(Images { loader, input: ImageInput { stats, device: device.clone(), dtype } })
     }
 
     /// Takes the names of as many classes, where the weights have numbers alone.

@@ -51,7 +51,7 @@ pub(crate) fn run(args: &EvaluateArgs) -> Result<Ended> {
             data.provenance.source, args.split
         )));
     }
-    let images = trained.images(loader_of(args, &trained, &data, indices)?, &device);
+    let images = trained.images(loader_of(args, &trained, &data, indices)?, &device, args.dtype.as_deref())?;
     let mut rows = Vec::with_capacity(indices.len());
     let started = Instant::now();
     let averaged = |copies| Averaged { model: &trained.model, copies };

@@ -66,7 +66,8 @@ pub(crate) fn run(args: &PredictArgs) -> Result<Ended> {
     let mut rows: Vec<(usize, PredictionRow)> = Vec::with_capacity(files.len());
     interrupt.batches_begin();
     let stop = || interrupt.seen().is_some();
-    let evaluation = evaluate(&trained.model, &trained.images(loader, &device), &stop, |image| {
+    let images = trained.images(loader, &device, args.dtype.as_deref())?;
+    let evaluation = evaluate(&trained.model, &images, &stop, |image| {
         let mut row =
             PredictionRow::answer(files.name(image.index), None, best_classes(image.logits, topk, &files.classes));
         if args.logits {

@@ -26,7 +26,8 @@ pub(crate) fn run(args: &PredictArgs) -> Result<Ended> {
     let mut answers = Vec::with_capacity(indices.len());
     interrupt.batches_begin();
     let stop = || interrupt.seen().is_some();
-    let evaluation = evaluate(&trained.model, &trained.images(loader, &device), &stop, |image| {
+    let images = trained.images(loader, &device, args.dtype.as_deref())?;
+    let evaluation = evaluate(&trained.model, &images, &stop, |image| {
         answers.push((image.index, taper_metrics::argmax(image.logits)));
     })?;
     let Some(evaluation) = evaluation else { return Ok(interrupt.stopped_without_result()) };
