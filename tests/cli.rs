@@ -171,6 +171,8 @@ const CASES: &[(&str, i32, &[&str])] = &[
     ("evaluate RUN/model.safetensors", 2, &["--data"]),
     ("evaluate RUN --data ROOT/photos", 3, &["classes", "ant"]),
     ("evaluate RUN --split tests", 2, &["tests"]),
+    ("evaluate RUN --dtype bf16 --device cpu", 2, &["--dtype \"bf16\"", "the CPU computes in f32"]),
+    ("predict RUN ROOT/photos --dtype half", 2, &["--dtype \"half\"", "no such type"]),
     ("predict RUN ROOT/nowhere.png", 3, &["nowhere.png"]),
     ("predict RUN ROOT/notes.txt", 3, &["none of the files"]),
     ("predict RUN", 2, &["PATH"]),

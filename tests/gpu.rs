@@ -98,7 +98,21 @@ fn a_stopped_run_goes_on_to_the_same_bytes() {
         assert!(bytes(&whole, file) == bytes(&stopped, file), "{file} differs");
     }
     let mut evaluate = binary("taper").unwrap();
-    words(evaluate.arg("evaluate").arg(&whole), "--device cuda").expect_code(0);
+    let outcome = words(evaluate.arg("evaluate").arg(&whole), "--device cuda --json");
+    outcome.expect_code(0);
+    // In the type of the training, which is bf16: what that found after one of its epochs.
+    let loss = number(&outcome.stdout, "loss");
+    let losses: Vec<f64> = String::from_utf8(bytes(&whole, "epochs.jsonl"))
+        .unwrap()
+        .lines()
+        .map(|line| number(line, "val_loss"))
+        .collect();
+    assert!(losses.iter().any(|found| (found - loss).abs() < 1e-4 * loss), "{loss} is none of {losses:?}");
+}
+
+/// A number of a JSON object.
+fn number(object: &str, name: &str) -> f64 {
+    serde_json::from_str::<serde_json::Value>(object).unwrap()[name].as_f64().unwrap()
 }
 
 /// The plans that a run's newest checkpoint keeps.
