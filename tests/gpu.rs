@@ -108,6 +108,16 @@ fn a_stopped_run_goes_on_to_the_same_bytes() {
         .map(|line| number(line, "val_loss"))
         .collect();
     assert!(losses.iter().any(|found| (found - loss).abs() < 1e-4 * loss), "{loss} is none of {losses:?}");
+    // Averages of probabilities are f32 whatever the logits are.
+    let averaged = |dtype: &str| {
+        let mut evaluate = binary("taper").unwrap();
+        let outcome =
+            words(evaluate.arg("evaluate").arg(&whole), &format!("--device cuda --json --tta flip+shift {dtype}"));
+        outcome.expect_code(0);
+        number(&outcome.stdout, "loss")
+    };
+    let (exact, loss) = (averaged("--dtype f32"), averaged(""));
+    assert!((loss - exact).abs() < 2e-3 * exact, "{loss} {exact}");
 }
 
 /// A number of a JSON object.

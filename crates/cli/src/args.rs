@@ -247,8 +247,8 @@ pub(crate) struct EvaluateArgs {
     /// cpu, cuda, cuda:N or auto
     #[arg(long, default_value = "auto")]
     pub(crate) device: String,
-    /// Type of activations: f32; on a GPU also bf16, or tf32: f32 with products of rounded factors; left out, a GPU
-    /// computes as the run was trained
+    /// Type of activations: f32; on a GPU also bf16, or tf32: f32 with products of rounded factors; left out, that of the
+    /// run's training on a GPU, and f32 for a weights file
     #[arg(long, value_name = "TYPE")]
     pub(crate) dtype: Option<String>,
 }
@@ -319,8 +319,8 @@ pub(crate) struct PredictArgs {
     /// cpu, cuda, cuda:N or auto
     #[arg(long, default_value = "auto")]
     pub(crate) device: String,
-    /// Type of activations: f32; on a GPU also bf16, or tf32: f32 with products of rounded factors; left out, a GPU
-    /// computes as the run was trained
+    /// Type of activations: f32; on a GPU also bf16, or tf32: f32 with products of rounded factors; left out, that of the
+    /// run's training on a GPU, and f32 for a weights file
     #[arg(long, value_name = "TYPE")]
     pub(crate) dtype: Option<String>,
 }

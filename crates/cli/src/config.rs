@@ -149,7 +149,7 @@ pub(crate) enum GpuPlans {
     /// cuDNN's own guess.
     #[default]
     Heuristic,
-    /// The fastest of all, each tried in the first step; checkpoints keep what was found.
+    /// One that is clearly faster, if there is one; all are tried in the first step, and checkpoints keep what was found.
     Measured,
 }
 

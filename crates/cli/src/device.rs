@@ -91,6 +91,11 @@ pub(crate) fn dtype(option: &str, name: &str, device: &Device) -> Result<DType> 
     Ok(dtype)
 }
 
+/// As [`dtype`], of an option that may have been left out.
+pub(crate) fn wished_dtype(name: Option<&str>, device: &Device) -> Result<Option<DType>> {
+    name.map(|name| dtype("--dtype", name, device)).transpose()
+}
+
 /// The instructions that `auto` or a path's name means.
 pub(crate) fn cpu_path(name: &str) -> Result<CpuPath> {
     if name == "auto" {

@@ -56,10 +56,11 @@ impl Trained {
 
     /// The batches of a loader as this model takes them. Where no type of activations is asked for, a GPU computes in that
     /// of the run's training: in f32 it is many times as slow as in bf16.
-    pub(crate) fn images(&self, loader: Loader, device: &Device, dtype: Option<&str>) -> Result<Images> {
+    pub(crate) fn images(&self, loader: Loader, device: &Device, dtype: Option<DType>) -> Result<Images> {
         let dtype = match (dtype, &self.run) {
-            (Some(name), _) => device::dtype("--dtype", name, device)?,
-            (None, Some(run)) if !device.is_cpu() => {
+            (Some(dtype), _) => dtype,
+            // A folder of another library's weights is no run.
+            (None, Some(run)) if !device.is_cpu() && run.join("config.toml").is_file() => {
                 device::dtype("train.dtype =", &RunConfig::of_run(run)?.train.dtype, device)?
             }
             (None, _) => DType::F32,

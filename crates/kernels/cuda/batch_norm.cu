@@ -48,7 +48,8 @@ constexpr int unrolled = (tensors == 3 ? 2 : 4) / (sizeof(T) * V > 16 ? 2 : 1);
 /// which cost more than the few rows a thread has in a small layer.
 __device__ __forceinline__ float inverse_std(float variance, float eps) {
     const float square = variance + eps, guess = rsqrtf(square);
-    return guess * fmaf(-0.5f * square * guess, guess, 1.5f);
+    const float better = guess * fmaf(-0.5f * square * guess, guess, 1.5f);
+    return isnan(better) ? guess : better; // 0 of infinity, infinity of 0
 }
 
 /// The normalisation of a thread's channels. The mean is subtracted first: folded into the offset it would cost digits

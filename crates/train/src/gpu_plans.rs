@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The fastest plan for one pass of a convolution, as `taper_kernels::measure_plans` finds it.
+/// The plan for one pass of a convolution, as `taper_kernels::measure_plans` finds it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GpuPlan {

@@ -1,6 +1,6 @@
 //! Answers averaged over changed copies of each image.
 
-use candle_core::{D, Result, Tensor};
+use candle_core::{D, DType, Result, Tensor};
 use candle_nn::ModuleT;
 
 /// By how many pixels copies are moved.
@@ -50,7 +50,8 @@ impl ModuleT for Averaged<'_> {
         for shift in shifts {
             let moved = moved(images, *shift)?;
             for copy in [mirrored(&moved)?, moved] {
-                let logits = self.model.forward_t(&copy, train)?;
+                // Probabilities of bf16 would add up to numbers with steps of a sixteenth.
+                let logits = self.model.forward_t(&copy, train)?.to_dtype(DType::F32)?;
                 let probabilities = candle_nn::ops::softmax(&logits, D::Minus1)?;
                 sum = Some(match sum {
                     Some(sum) => (sum + probabilities)?,
@@ -115,6 +116,20 @@ mod tests {
         });
         let averaged = Averaged { model: &model, copies: Copies::Flip }.forward_t(&image(), false).unwrap();
         let expected = (0.5 + 1.0 / (1.0 + (-2f64).exp())) / 2.0;
+        let found = f64::from(averaged.to_vec2::<f32>().unwrap()[0][0].exp());
+        assert!((found - expected).abs() < 1e-6, "{found} instead of {expected}");
+    }
+
+    /// As a GPU gives them.
+    #[test]
+    fn logits_of_half_the_size_are_averaged_in_f32() {
+        let model = func_t(|images, _| {
+            let first = images.narrow(1, 0, 1)?.narrow(2, 0, 1)?.flatten_from(1)?;
+            Tensor::cat(&[&first, &(first.zeros_like()? - 4.5)?], 1)?.to_dtype(DType::BF16)
+        });
+        let averaged = Averaged { model: &model, copies: Copies::Flip }.forward_t(&image(), false).unwrap();
+        let sigmoid = |logit: f64| 1.0 / (1.0 + (-logit).exp());
+        let expected = (sigmoid(4.5) + sigmoid(6.5)) / 2.0;
         let found = f64::from(averaged.to_vec2::<f32>().unwrap()[0][0].exp());
         assert!((found - expected).abs() < 1e-6, "{found} instead of {expected}");
     }

@@ -18,6 +18,7 @@ bool is_far(int channel) { return channel % 5 == 3; }
 
 struct Shape {
     int rows, channels, width;
+    int parts = 3;
 
     int lanes_log2() const {
         int log2 = 0;
@@ -25,8 +26,8 @@ struct Shape {
         return log2;
     }
     unsigned lane_groups() const { return ceil_div(ceil_div(channels, width), 1 << lanes_log2()); }
-    /// Three splits or so, the last one shorter.
-    int rows_per_split() const { return std::max(1, rows / 3 + 1); }
+    /// So many splits or a few less, the last one shorter.
+    int rows_per_split() const { return std::max(1, rows / parts + 1); }
     unsigned splits() const { return ceil_div(rows, rows_per_split()); }
 };
 
@@ -125,7 +126,12 @@ template <typename T> std::vector<unsigned char> run(const Case<T> &c, Outputs<T
     const std::string base = std::string(suffix<T>()) + "_v" + std::to_string(s.width);
     const std::string kind = base + "_" + kinds[c.kind];
     const Buffer<T> x(c.x), shortcut(c.shortcut), dy(c.dy), y(c.x.size()), dx(c.x.size()), dshortcut(c.x.size());
-    const Buffer<float> gamma(c.gamma), beta(c.beta), mean(s.channels), variance(s.channels);
+    // Parameters may be views that begin anywhere.
+    std::vector<float> behind_one{NAN};
+    behind_one.insert(behind_one.end(), c.gamma.begin(), c.gamma.end());
+    const Buffer<float> shifted(behind_one), aligned(c.gamma);
+    float *gamma = c.kind == relu ? shifted.get() + 1 : aligned.get();
+    const Buffer<float> beta(c.beta), mean(s.channels), variance(s.channels);
     const Buffer<float> dparameters(2 * s.channels);
     const Buffer<float2> parts(static_cast<std::size_t>(s.splits()) * s.channels);
     const Dimensions by_split{s.splits(), s.lane_groups(), 1}, by_row{2, s.lane_groups(), 1};
@@ -229,7 +235,7 @@ void batch_norm() {
         all_kinds<float>(shape);
         all_kinds<bf16>(shape);
     }
-    for (const Shape &shape : {Shape{997, 8, 8}, {301, 24, 8}, {203, 512, 8}, {70, 2048, 8}, {5, 64, 8}, {2, 8, 8}}) {
+    for (const Shape &shape : {Shape{997, 8, 8}, {301, 24, 8}, {203, 512, 8}, {70, 2048, 8}, {5, 64, 8}, {2, 8, 8}, {1999, 8, 8, 280}}) {
         all_kinds<float>(shape);
         all_kinds<bf16>(shape);
     }

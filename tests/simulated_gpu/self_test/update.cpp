@@ -213,6 +213,7 @@ void banks() {
         for (bool has_shadow : {false, true}) {
             bank({3, 5, 8, 9, gradient, has_shadow});
             bank({2, 70, 72, 9, gradient, has_shadow});
+            bank({2, 72, 72, 9, gradient, has_shadow});
             bank({2, 64, 64, 49, gradient, has_shadow});
             bank({5, 136, 136, 1, gradient, has_shadow});
             bank({5, 3, 8, 1, gradient, has_shadow});

@@ -42,6 +42,7 @@ struct ClassReport<'a> {
 /// Runs the command.
 pub(crate) fn run(args: &EvaluateArgs) -> Result<Ended> {
     let (interrupt, device) = (Interrupt::watch()?, device::parse(&args.device)?);
+    let dtype = device::wished_dtype(args.dtype.as_deref(), &device)?;
     let mut trained = Trained::load(&args.weights, &device)?;
     let (data, split) = data_of(args, &mut trained)?;
     let indices = split.get(args.split);
@@ -51,7 +52,7 @@ pub(crate) fn run(args: &EvaluateArgs) -> Result<Ended> {
             data.provenance.source, args.split
         )));
     }
-    let images = trained.images(loader_of(args, &trained, &data, indices)?, &device, args.dtype.as_deref())?;
+    let images = trained.images(loader_of(args, &trained, &data, indices)?, &device, dtype)?;
     let mut rows = Vec::with_capacity(indices.len());
     let started = Instant::now();
     let averaged = |copies| Averaged { model: &trained.model, copies };

@@ -54,6 +54,7 @@ pub(crate) fn run(args: &PredictArgs) -> Result<Ended> {
         return submit::run(args);
     }
     let (interrupt, device) = (Interrupt::watch()?, device::parse(&args.device)?);
+    let dtype = device::wished_dtype(args.dtype.as_deref(), &device)?;
     let trained = Trained::load(&args.weights, &device)?;
     let paths = files_of(&args.paths)?;
     let classes = trained.card.classes.clone();
@@ -66,7 +67,7 @@ pub(crate) fn run(args: &PredictArgs) -> Result<Ended> {
     let mut rows: Vec<(usize, PredictionRow)> = Vec::with_capacity(files.len());
     interrupt.batches_begin();
     let stop = || interrupt.seen().is_some();
-    let images = trained.images(loader, &device, args.dtype.as_deref())?;
+    let images = trained.images(loader, &device, dtype)?;
     let evaluation = evaluate(&trained.model, &images, &stop, |image| {
         let mut row =
             PredictionRow::answer(files.name(image.index), None, best_classes(image.logits, topk, &files.classes));

@@ -18,6 +18,7 @@ use crate::trained::Trained;
 pub(crate) fn run(args: &PredictArgs) -> Result<Ended> {
     let header = header_of(&args.header)?;
     let (interrupt, device) = (Interrupt::watch()?, device::parse(&args.device)?);
+    let dtype = device::wished_dtype(args.dtype.as_deref(), &device)?;
     let trained = Trained::load(&args.weights, &device)?;
     let (data, indices) = test_images(args, &trained)?;
     let transform = trained.card.preprocessing.eval_transform();
@@ -26,7 +27,7 @@ pub(crate) fn run(args: &PredictArgs) -> Result<Ended> {
     let mut answers = Vec::with_capacity(indices.len());
     interrupt.batches_begin();
     let stop = || interrupt.seen().is_some();
-    let images = trained.images(loader, &device, args.dtype.as_deref())?;
+    let images = trained.images(loader, &device, dtype)?;
     let evaluation = evaluate(&trained.model, &images, &stop, |image| {
         answers.push((image.index, taper_metrics::argmax(image.logits)));
     })?;

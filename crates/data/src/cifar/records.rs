@@ -7,7 +7,7 @@ use super::{Form, IMAGE_BYTES, Records, push_interleaved, read_error};
 use crate::{DataError, LabelKind, Result};
 
 /// Records for which memory is taken at first; then for so many times as many as were there, so that a false length costs
-/// little, and a true one no copies.
+/// little, and a true one few copies.
 const FIRST_RECORDS: usize = 4096;
 const TIMES: usize = 16;
 

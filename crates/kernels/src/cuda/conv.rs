@@ -68,7 +68,7 @@ pub(crate) struct Conv {
 }
 
 impl Conv {
-    /// Queues one of the three convolutions, on the addresses of `x`, `w` and `y` or of their gradients.
+    /// Queues one of the convolutions, on the addresses of `x`, `w` and `y` or of their gradients.
     fn run(&self, gpu: &Gpu, direction: Direction, tensors: [u64; 3]) -> Result<()> {
         // SAFETY: callers pass addresses of tensors of the problem's shapes and type, which they hold.
         gpu.with_dnn(|dnn| unsafe { dnn.run(&self.problem, direction, tensors) })
@@ -81,10 +81,15 @@ impl Conv {
         self.run(&gpu, Direction::AddedInputGradient, tensors)
     }
 
-    /// Whether the convolution can add its input's gradient to this one: of the same shape and type, on 16 bytes.
+    /// Whether the convolution can add its input's gradient to this one: of the same shape and type, on 16 bytes, and
+    /// cuDNN has an engine that does it.
     fn can_add_to(&self, sum: &Tensor, dtype: DType) -> bool {
         let is_aligned = || address(OP, "gradient", sum).is_ok_and(|at| at.is_multiple_of(16));
-        sum.dims() == self.problem.x_shape() && sum.dtype() == dtype && is_aligned()
+        let has_engine = || {
+            let gpu = Gpu::of(OP, "gradient", sum)?;
+            gpu.with_dnn(|dnn| Ok(dnn.can_run(&self.problem, Direction::AddedInputGradient)))
+        };
+        sum.dims() == self.problem.x_shape() && sum.dtype() == dtype && is_aligned() && has_engine().unwrap_or(false)
     }
 
     fn input_gradient(&self, dy: &Tensor) -> Result<Tensor> {

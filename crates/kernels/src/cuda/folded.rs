@@ -7,6 +7,7 @@ use candle_core::cuda_backend::cudarc::driver::{DeviceRepr, PushKernelArg};
 use candle_core::{DType, Result, Tensor};
 
 use super::conv::{Conv, convolution};
+use super::elementwise::column_sums;
 use super::gpu::{Gpu, over, suffix};
 use super::memory::{Fresh, address};
 use crate::conv::ConvShape;
@@ -136,7 +137,7 @@ impl Operation for Folded {
         })?;
         let mut gradients = vec![None, dw];
         if let Some(bias) = inputs.get(2) {
-            gradients.push(wanted(bias, || super::elementwise::column_sums(OP, dy))?);
+            gradients.push(wanted(bias, || column_sums(OP, dy))?);
         }
         Ok(gradients)
     }

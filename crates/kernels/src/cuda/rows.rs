@@ -26,7 +26,7 @@ const THREADS: usize = 256;
 /// less than 32 rows, because it has to add up at the end.
 const BLOCKS: usize = 4 * 132;
 
-/// Rows that a thread reads at a time.
+/// Rows that a thread reads at a time at most.
 const UNROLLED: usize = 4;
 
 impl Rows {
@@ -37,7 +37,7 @@ impl Rows {
         let groups = columns.div_ceil(1 << lanes_log2);
         let block_rows = THREADS >> lanes_log2;
         let blocks = (groups * rows / (32 * block_rows)).clamp(BLOCKS / 2, BLOCKS);
-        let rows_per_split = rows.div_ceil((blocks / groups).max(1)).next_multiple_of(UNROLLED * block_rows);
+        let rows_per_split = rows.div_ceil((blocks / groups).max(1)).next_multiple_of(UNROLLED * block_rows).max(1);
         Self { rows, channels, vector, lanes_log2, groups, rows_per_split }
     }
 
@@ -51,11 +51,11 @@ impl Rows {
         blocks([self.splits(), self.groups, 1], [THREADS as u32, 1])
     }
 
-    /// Blocks that step through all rows, as many of them for each thread as it reads at a time, or a multiple.
+    /// Blocks that step through all rows, about as many of them for each thread as it reads at a time, or a multiple.
     pub(super) fn stepping_launch(&self) -> LaunchConfig {
         let steps = self.rows.div_ceil(THREADS >> self.lanes_log2);
         let most = (2 * BLOCKS / self.groups).max(1);
-        let rows_of_thread = steps.div_ceil(most).next_multiple_of(UNROLLED);
+        let rows_of_thread = steps.div_ceil(most).next_multiple_of(UNROLLED).max(1);
         blocks([steps.div_ceil(rows_of_thread), self.groups, 1], [THREADS as u32, 1])
     }
 
@@ -76,13 +76,14 @@ mod tests {
 
     #[test]
     fn every_row_and_channel_has_a_thread() {
-        for rows in [1, 2, 7, 100, 1024, 131_072] {
+        for rows in [0, 1, 2, 7, 100, 1024, 131_072] {
             for channels in [1, 3, 8, 24, 100, 512, 2048] {
                 let cut = Rows::new(rows, channels);
                 let covered = cut.groups * (cut.vector << cut.lanes_log2);
                 assert!(covered >= channels && cut.vector << cut.lanes_log2 <= 256, "{cut:?}");
                 assert!(cut.splits() * cut.rows_per_split >= rows, "{cut:?}");
-                assert!((cut.splits() - 1) * cut.rows_per_split < rows, "an empty part: {cut:?}");
+                assert!((cut.splits() - 1) * cut.rows_per_split < rows.max(1), "an empty part: {cut:?}");
+                assert!(cut.stepping_launch().grid_dim.0 >= 1, "{cut:?}");
             }
         }
     }

@@ -39,9 +39,8 @@ fn known() -> MutexGuard<'static, Known> {
 }
 
 /// Lets training steps on a GPU try what cuDNN's heuristics propose for a convolution on its tensors when it comes up
-/// first, and take the fastest if it needs at most 0.87 of the first proposal's time; off unless asked for, when the first
-/// proposal is taken. Tried are plans that give the
-/// same bits every time and work in at most 128 MiB.
+/// first, and take the fastest if it needs less than 0.87 of the first proposal's time; off unless asked for, when the
+/// first proposal is taken. Tried are plans that give the same bits every time and work in at most 128 MiB.
 ///
 /// A trial waits for the device and takes some milliseconds. Which engine wins may differ between two runs, and with it
 /// the last bits of results: whoever wants those again keeps [`measured_plans`]. What runs
@@ -91,12 +90,12 @@ struct Timed {
 }
 
 impl Trial<'_> {
-    /// The fastest of the plans, which is written down under the problem's name; nothing where none runs with little
+    /// The plan to take, which is written down under the problem's name; nothing where none runs with little
     /// memory.
     ///
     /// # Safety
     /// As for [`Plan::run`], whose results are overwritten again and again.
-    pub(super) unsafe fn fastest(&mut self, problem: &str, plans: Plans<'_>) -> Result<Option<Plan>> {
+    pub(super) unsafe fn choice(&mut self, problem: &str, plans: Plans<'_>) -> Result<Option<Plan>> {
         let (mut best, mut first): (Option<Timed>, Option<Timed>) = (None, None);
         for plan in plans {
             let plan = plan?;

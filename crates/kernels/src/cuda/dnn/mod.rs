@@ -8,7 +8,7 @@ mod measured;
 mod plan;
 mod problem;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -47,6 +47,8 @@ pub(super) struct Dnn {
     handle: sys::cudnnHandle_t,
     stream: Arc<CudaStream>,
     plans: HashMap<Key, Plan>,
+    /// What no engine does.
+    without_plan: HashSet<Key>,
     workspace: Workspace,
 }
 
@@ -72,7 +74,13 @@ impl Dnn {
         let handle = result::create_handle().map_err(refused)?;
         // SAFETY: handle and stream are alive, and the stream stays so as long as the handle.
         unsafe { result::set_stream(handle, stream.cu_stream().cast()) }.map_err(refused)?;
-        Ok(Self { handle, stream: stream.clone(), plans: HashMap::new(), workspace: Workspace::new(stream) })
+        Ok(Self {
+            handle,
+            stream: stream.clone(),
+            plans: HashMap::new(),
+            without_plan: HashSet::new(),
+            workspace: Workspace::new(stream),
+        })
     }
 
     /// Queues a convolution. At the first of its kind in a training step all plans are tried, if that was asked for.
@@ -94,6 +102,20 @@ impl Dnn {
         unsafe { plan.run(self.handle, tensors, workspace) }
     }
 
+    /// Whether there is an engine for it that gives the same bits every time.
+    pub(super) fn can_run(&mut self, problem: &Problem, direction: Direction) -> bool {
+        let key = Key { problem: *problem, direction, tf32: is_tf32(), is_measured: false };
+        if self.plans.contains_key(&key) || self.without_plan.contains(&key) {
+            return self.plans.contains_key(&key);
+        }
+        let plan = Plan::best(&Place::Handle(self.handle), (&key.problem, key.direction, Terms { tf32: key.tf32 }));
+        match plan {
+            Ok(plan) => drop(self.plans.insert(key, plan)),
+            Err(_) => drop(self.without_plan.insert(key)),
+        }
+        self.plans.contains_key(&key)
+    }
+
     /// # Safety
     /// As for [`Self::run`].
     unsafe fn plan(&mut self, key: &Key, tensors: [u64; 3]) -> Result<Plan> {
@@ -112,7 +134,10 @@ impl Dnn {
         }
         // A trial writes its result several times over; onto a gradient that is waiting it must not.
         let spare = match key.direction {
-            Direction::AddedInputGradient => Some(self.spare(&key.problem)?),
+            Direction::AddedInputGradient => match self.spare(&key.problem) {
+                Ok(spare) => Some(spare),
+                Err(_) => return Plan::best(&place, wanted),
+            },
             _ => None,
         };
         let [x, w, y] = tensors;
@@ -120,13 +145,11 @@ impl Dnn {
         let tensors = [x, w, y];
         let mut trial = Trial { handle: self.handle, stream: &self.stream, workspace: &mut self.workspace, tensors };
         // SAFETY: passed on from the caller.
-        let tried = Plan::choose(&place, wanted, |plans| unsafe { trial.fastest(&name, plans) });
+        let tried = Plan::choose(&place, wanted, |plans| unsafe { trial.choice(&name, plans) });
         // Where none could be tried, the heuristics' word stands, and its error.
         tried.or_else(|_| Plan::best(&place, wanted))
     }
-}
 
-impl Dnn {
     /// Memory of the size of the problem's input, zeros.
     fn spare(&self, problem: &Problem) -> Result<CudaSlice<u8>> {
         let bytes = problem.x_shape().iter().product::<usize>() * problem.dtype.size_in_bytes();

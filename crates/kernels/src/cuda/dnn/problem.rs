@@ -8,7 +8,7 @@ use super::descriptor::Descriptor;
 use crate::conv::ConvShape;
 use crate::geometry::ConvGeometry;
 
-/// The three convolutions of a training step.
+/// The convolutions of a training step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Direction {
     /// `y` from `x` and `w`.

@@ -83,7 +83,8 @@ fn residual(noise: &mut Noise) -> Result<Case> {
         activation(noise.tensor(&[3, 9, 8, 16])?),
         parameter(noise.tensor(&[16, 16, 3, 3])?),
         parameter(noise.positive(&[16])?),
-        parameter(noise.tensor(&[16])?),
+        // All units are active: rounding before the ReLU would decide for some of them.
+        parameter(noise.tensor(&[16])?.affine(1.0, 20.0)?),
     ];
     let op = |inputs: &[Tensor]| {
         let geometry = ConvGeometry { padding: [1; 2], ..ConvGeometry::default() };

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use candle_core::{DType, Device, Tensor, Var};
-use taper_kernels::{ConvGeometry, backward_with, conv2d};
+use taper_kernels::{ConvGeometry, Epilogue, backward_with, batch_norm_eval, conv2d};
 
 use super::noise::Noise;
 use super::report::{Check, Report};
@@ -49,6 +49,25 @@ impl Layer {
         Ok(Self { x: cut(&self.x)?, w: self.w.clone(), dy: cut(&self.dy)?, ..*self })
     }
 
+    /// The gradient of an input that the result is added to, with every unit behind the convolution active.
+    fn added_gradient(&self, device: &Device, dtype: DType) -> Result<Tensor> {
+        let place = |tensor: &Tensor, dtype| tensor.to_dtype(dtype)?.to_device(device);
+        let (x, w) = (Var::from_tensor(&place(&self.x, dtype)?)?, place(&self.w, DType::F32)?);
+        let channels = self.w.dim(0)?;
+        let [zeros, ones] = [0f32, 1.0].map(|value| Tensor::full(value, channels, device));
+        let (zeros, ones, offset) = (zeros?, ones?, Tensor::full(1e4f32, channels, device)?);
+        let y = conv2d(x.as_tensor(), &w, None, &self.geometry)?;
+        let epilogue = Epilogue::ReluScaleAdd { scale: 1.0, shortcut: x.as_tensor() };
+        let sum = batch_norm_eval(&y, &ones, &offset, &zeros, &ones, 1e-5, epilogue)?;
+        let store = backward_with(sum, place(&self.dy, dtype)?)?;
+        store.get(&x).cloned().context("an input has no gradient")
+    }
+
+    /// Whether the result can be added to the input.
+    fn has_shortcut(&self) -> bool {
+        !self.is_first && self.x.dims() == self.dy.dims()
+    }
+
     /// Result, gradient of the weights and, but for a first layer, gradient of the input.
     fn passes(&self, device: &Device, dtype: DType) -> Result<Vec<Tensor>> {
         let place = |tensor: &Tensor, dtype| tensor.to_dtype(dtype)?.to_device(device);
@@ -62,6 +81,9 @@ impl Layer {
         let mut passes = vec![result, gradient(&w)?];
         if !self.is_first {
             passes.push(gradient(&x)?);
+        }
+        if self.has_shortcut() {
+            passes.push(self.added_gradient(device, dtype)?);
         }
         Ok(passes)
     }
@@ -95,7 +117,7 @@ pub(super) fn compare(device: &Device, size: Size, noise: &mut Noise, report: &m
 }
 
 fn errors(case: &ConvCase, device: &Device, size: Size) -> Result<Vec<(String, f64, f64)>> {
-    const NAMES: [&str; 3] = ["result", "weight gradient", "input gradient"];
+    const NAMES: [&str; 4] = ["result", "weight gradient", "input gradient", "added input gradient"];
 
     let layer = Layer::new(case, size.at_most(BATCH, 4), device)?;
     let mut errors = Vec::new();

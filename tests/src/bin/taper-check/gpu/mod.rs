@@ -46,8 +46,8 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with = "no_speed")]
     no_checks: bool,
     /// Seconds that each implementation trains before it is the next one's turn
-    #[arg(long, default_value_t = 3.0, value_name = "SECONDS")]
-    slice: f64,
+    #[arg(long, default_value = "3", value_name = "SECONDS", value_parser = seconds)]
+    slice: Duration,
     /// Turns of each implementation
     #[arg(long, default_value = "5", value_name = "N")]
     rounds: std::num::NonZeroUsize,
@@ -58,7 +58,7 @@ pub(crate) struct Args {
 
 impl Args {
     fn pace(&self) -> Pace<'_> {
-        Pace { networks: &self.networks, slice: Duration::from_secs_f64(self.slice), rounds: self.rounds.get() }
+        Pace { networks: &self.networks, slice: self.slice, rounds: self.rounds.get() }
     }
 }
 
@@ -97,6 +97,10 @@ fn check(device: &Device, size: Size, noise: &mut Noise, report: &mut Report) ->
     exact::images(device, noise, report)?;
     exact::resident_images(device, noise, report)?;
     training::compare(device, size, report)
+}
+
+fn seconds(text: &str) -> Result<Duration> {
+    Ok(Duration::try_from_secs_f64(text.parse()?)?)
 }
 
 /// Days since 1970.
