@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use candle_core::{DType, Device};
+use serde::Serialize;
 use taper_kernels::CpuPath;
 
 use crate::config::GpuPlans;
@@ -41,6 +42,33 @@ fn first_gpu() -> Device {
 #[cfg(not(feature = "cuda"))]
 fn first_gpu() -> Device {
     Device::Cpu
+}
+
+/// What a run's provenance says of a GPU: with the same one and the same libraries come the same bits.
+#[derive(Debug, Serialize)]
+pub(crate) struct GpuProvenance {
+    name: String,
+    compute_capability: (i32, i32),
+    /// CUDA version of the driver, `1000 · major + 10 · minor`.
+    driver_cuda: i32,
+    /// `10000 · major + 100 · minor + patch`.
+    cudnn: usize,
+}
+
+#[cfg(feature = "cuda")]
+pub(crate) fn gpu_provenance(device: &Device) -> Result<Option<GpuProvenance>> {
+    if device.is_cpu() {
+        return Ok(None);
+    }
+    let gpu = taper_kernels::describe_gpu(device)?;
+    let (compute_capability, driver_cuda, cudnn) = (gpu.compute_capability, gpu.driver_cuda, gpu.cudnn);
+    Ok(Some(GpuProvenance { name: gpu.name, compute_capability, driver_cuda, cudnn }))
+}
+
+/// This build computes on no GPU.
+#[cfg(not(feature = "cuda"))]
+pub(crate) fn gpu_provenance(_: &Device) -> Result<Option<GpuProvenance>> {
+    Ok(None)
 }
 
 /// Memory that a GPU has free, bytes.

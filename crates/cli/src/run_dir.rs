@@ -4,17 +4,27 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use candle_core::Device;
 use serde::{Deserialize, Serialize};
 use taper_data::DataProvenance;
 use taper_train::{RunFolder, create_folders, sha256_of_file, write_atomically};
 
 use crate::base_weights::Origin;
+use crate::device::{self, GpuProvenance};
 use crate::exit::{bad_input, usage};
 use crate::image_files::{IMAGES, ImageFiles};
 use crate::images::BAD_IMAGES;
 use crate::lock::{LOCK, RunLock};
 use crate::prepare::{Prepared, read_json};
 use crate::resolve::Resolved;
+
+/// The Cargo features of this build.
+const FEATURES: &[&str] = match (cfg!(feature = "foreign"), cfg!(feature = "cuda")) {
+    (true, true) => &["foreign", "cuda"],
+    (true, false) => &["foreign"],
+    (false, true) => &["cuda"],
+    (false, false) => &[],
+};
 
 /// What `provenance.json` says: how to come by this run again.
 #[derive(Debug, Serialize)]
@@ -23,6 +33,7 @@ struct Provenance<'a> {
     commit: &'static str,
     features: &'static [&'static str],
     device: &'static str,
+    gpu: Option<GpuProvenance>,
     cpu_path: String,
     threads: usize,
     seed: u64,
@@ -166,7 +177,7 @@ pub(crate) fn write_new(
     path: &Path,
     resolved: &Resolved,
     prepared: &Prepared,
-    device: &'static str,
+    device: &Device,
     origin: Option<&Origin>,
 ) -> Result<()> {
     write_all(path, resolved, prepared, device, origin).inspect_err(|_| {
@@ -181,7 +192,7 @@ fn write_all(
     path: &Path,
     resolved: &Resolved,
     prepared: &Prepared,
-    device: &'static str,
+    device: &Device,
     origin: Option<&Origin>,
 ) -> Result<()> {
     let config = path.join("config.toml");
@@ -202,8 +213,9 @@ fn write_all(
     let provenance = Provenance {
         version: env!("CARGO_PKG_VERSION"),
         commit: env!("TAPER_COMMIT"),
-        features: &[],
-        device,
+        features: FEATURES,
+        device: device::name(device),
+        gpu: device::gpu_provenance(device)?,
         cpu_path: taper_kernels::cpu_path().to_string(),
         threads: rayon::current_num_threads(),
         seed: resolved.config.train.seed,

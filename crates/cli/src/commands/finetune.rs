@@ -89,7 +89,7 @@ pub(crate) fn start(
     say_loaded(&base, &report, talk);
     compare_with_base_run(&base, &job.prepared)?;
     let (path, _lock) = place.claim()?;
-    run_dir::write_new(&path, resolved, &job.prepared, device::name(device), Some(&base.origin))?;
+    run_dir::write_new(&path, resolved, &job.prepared, device, Some(&base.origin))?;
     job.introduce(&path, talk)?;
     say_images_per_class(&job.prepared, talk);
     if talk == Talk::Normal {

@@ -39,7 +39,7 @@ pub(crate) fn run(args: &LrFindArgs, cli: &Cli) -> Result<Ended> {
     print(&tried);
     if let Some(path) = output {
         let (path, _lock) = Place::Named(path).claim()?;
-        run_dir::write_new(&path, &resolved, &job.prepared, device::name(&device), None)?;
+        run_dir::write_new(&path, &resolved, &job.prepared, &device, None)?;
         let points: Vec<LrPoint> = tried.iter().map(|tried| LrPoint { lr: tried.lr, loss: tried.loss }).collect();
         run_dir::write_json(&path.join(LR_FIND), &points)?;
         println!("{0}: `taper report {0}` draws the curve", path.display());

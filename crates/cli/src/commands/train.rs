@@ -55,7 +55,7 @@ pub(crate) fn start(
     let job = Job::new(&resolved.config, prepared, device)?;
     memory::require_room(&job)?;
     let (path, _lock) = place.claim()?;
-    run_dir::write_new(&path, resolved, &job.prepared, device::name(device), None)?;
+    run_dir::write_new(&path, resolved, &job.prepared, device, None)?;
     job.introduce(&path, talk)?;
     job.train(&path, None, talk, interrupt)
 }

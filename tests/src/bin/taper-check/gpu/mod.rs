@@ -96,7 +96,7 @@ fn check(device: &Device, size: Size, noise: &mut Noise, report: &mut Report) ->
     packed::compare(device, noise, report)?;
     exact::images(device, noise, report)?;
     exact::resident_images(device, noise, report)?;
-    training::compare(device, size, report)
+    training::compare(device, size, noise, report)
 }
 
 fn seconds(text: &str) -> Result<Duration> {
