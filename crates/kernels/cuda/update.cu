@@ -198,7 +198,7 @@ sgd_multi(const Tensor *__restrict__ tensors, const Block *__restrict__ blocks, 
 
 /// AdamW (Loshchilov and Hutter 2019). `beta1_rest` = 1 - beta1, `correction1` = 1 - beta1^t,
 /// `root_correction2` = sqrt(1 - beta2^t), taken in f64 by the host. `clipped` as for SGD.
-extern "C" __global__ void __launch_bounds__(block_threads)
+extern "C" __global__ void __launch_bounds__(block_threads, 4) // or ptxas spills for sm_80
 adamw_multi(const Tensor *__restrict__ tensors, const Block *__restrict__ blocks, float beta1_rest, float beta2,
             float beta2_rest, float eps, float correction1, float root_correction2, float grad_scale,
             const float *__restrict__ clipped) {

@@ -137,7 +137,7 @@ unfold_gradient(const float *__restrict__ folded, float *__restrict__ dw, int k,
     unpack_gradient_##NAME(const T *packed, float *dw, int k, int c, int c_padded, int taps) {                         \
         unpack_gradient<T>(packed, dw, k, c, c_padded, taps);                                                          \
     }                                                                                                                  \
-    extern "C" __global__ void __launch_bounds__(block_threads)                                                        \
+    extern "C" __global__ void __launch_bounds__(block_threads, 4)                                                     \
     fold_images_##NAME(const T *x, T *y, int images, Fold fold) {                                                      \
         fold_images<T>(x, y, images, fold);                                                                            \
     }                                                                                                                  \
