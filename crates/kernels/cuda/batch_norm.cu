@@ -118,6 +118,22 @@ __device__ __forceinline__ double2 sum_over_y(double2 value) {
     return *own;
 }
 
+/// Calls `visit(split, part)` for the splits of a channel that are this thread's, in order, four of them read at a time.
+template <typename Visit>
+__device__ __forceinline__ void for_each_part(const float2 *__restrict__ parts, int splits, int channels, int channel,
+                                              Visit visit) {
+    for_rows<4>(threadIdx.y, channel < channels ? splits : 0, merging_threads, [&](auto count, int split) {
+        constexpr int N = decltype(count)::value;
+        float2 part[N];
+#pragma unroll
+        for (int u = 0; u < N; u++) {
+            part[u] = parts[static_cast<size_t>(split + u * merging_threads) * channels + channel];
+        }
+#pragma unroll
+        for (int u = 0; u < N; u++) visit(split + u * merging_threads, part[u]);
+    });
+}
+
 /// Mean and sum of squared deviations (M2) of each channel over one split.
 ///
 /// Sums are formed about the first row of the split: with a mean far from zero the digits of the spread survive. Threads
@@ -184,20 +200,11 @@ bn_moments_finish(const float2 *__restrict__ parts, int splits, int rows_per_spl
     const bool owns = channel < channels;
     const double centre = owns ? parts[channel].x : 0.0f;
     double2 total = make_double2(0.0, 0.0); // of deviations from the centre, and of their squares
-    for_rows<4>(threadIdx.y, owns ? splits : 0, merging_threads, [&](auto count, int split) {
-        constexpr int N = decltype(count)::value;
-        float2 part[N];
-#pragma unroll
-        for (int u = 0; u < N; u++) {
-            part[u] = parts[static_cast<size_t>(split + u * merging_threads) * channels + channel];
-        }
-#pragma unroll
-        for (int u = 0; u < N; u++) {
-            const double own_rows = min(rows_per_split, rows - (split + u * merging_threads) * rows_per_split);
-            const double from_centre = static_cast<double>(part[u].x) - centre;
-            total.x += own_rows * from_centre;
-            total.y += static_cast<double>(part[u].y) + own_rows * from_centre * from_centre;
-        }
+    for_each_part(parts, splits, channels, channel, [&](int split, float2 part) {
+        const double own_rows = min(rows_per_split, rows - split * rows_per_split);
+        const double from_centre = static_cast<double>(part.x) - centre;
+        total.x += own_rows * from_centre;
+        total.y += static_cast<double>(part.y) + own_rows * from_centre * from_centre;
     });
     total = sum_over_y(total);
     if (!owns || threadIdx.y != 0) return;
@@ -306,18 +313,9 @@ bn_sums_finish(const float2 *__restrict__ parts, int splits, int channels, const
     const int channel = blockIdx.x * merged_channels + threadIdx.x;
     const bool owns = channel < channels;
     double2 total = make_double2(0.0, 0.0);
-    for_rows<4>(threadIdx.y, owns ? splits : 0, merging_threads, [&](auto count, int split) {
-        constexpr int N = decltype(count)::value;
-        float2 part[N];
-#pragma unroll
-        for (int u = 0; u < N; u++) {
-            part[u] = parts[static_cast<size_t>(split + u * merging_threads) * channels + channel];
-        }
-#pragma unroll
-        for (int u = 0; u < N; u++) {
-            total.x += static_cast<double>(part[u].x);
-            total.y += static_cast<double>(part[u].y);
-        }
+    for_each_part(parts, splits, channels, channel, [&](int, float2 part) {
+        total.x += static_cast<double>(part.x);
+        total.y += static_cast<double>(part.y);
     });
     total = sum_over_y(total);
     if (owns && threadIdx.y == 0) {
