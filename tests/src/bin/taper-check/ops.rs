@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::Result;
 use candle_core::{Device, Tensor, Var};
 use serde_json::{Value, json};
-use taper_kernels::{ConvGeometry, backward_with, conv2d};
+use taper_kernels::{backward_with, conv2d};
 
 use crate::network::Model;
 use crate::peak;
@@ -73,7 +73,7 @@ struct Figures {
 
 impl Timer {
     fn time_passes(&self, case: &ConvCase, batch: usize) -> Result<Passes> {
-        let geometry = ConvGeometry { stride: [case.stride; 2], padding: [case.padding; 2], ..ConvGeometry::default() };
+        let geometry = case.geometry();
         let bound = 1.0 / ((case.c_in * case.kernel * case.kernel) as f32).sqrt();
         let x = Tensor::randn(0f32, 1f32, (batch, case.h, case.w, case.c_in), &Device::Cpu)?;
         let w = Tensor::rand(-bound, bound, (case.c_out, case.c_in, case.kernel, case.kernel), &Device::Cpu)?;

@@ -1,5 +1,7 @@
 //! The convolutions of each network, as data.
 
+use taper_kernels::ConvGeometry;
+
 use crate::network::Model;
 use crate::timing::Size;
 
@@ -110,10 +112,20 @@ impl ConvCase {
         Self { h: pixels(self.h), w: pixels(self.w), c_in: channels(self.c_in), c_out: channels(self.c_out), ..self }
     }
 
+    /// Stride and padding, as ops take them.
+    pub(crate) fn geometry(&self) -> ConvGeometry {
+        ConvGeometry { stride: [self.stride; 2], padding: [self.padding; 2], ..ConvGeometry::default() }
+    }
+
+    /// Height and width of its output, pixels.
+    pub(crate) fn output(&self) -> [usize; 2] {
+        [self.h, self.w].map(|side| (side + 2 * self.padding - self.kernel) / self.stride + 1)
+    }
+
     /// Multiply-adds of a direct computation for one image; each of the three passes has as many.
     pub(crate) fn macs(&self) -> usize {
-        let windows = |side| (side + 2 * self.padding - self.kernel) / self.stride + 1;
-        windows(self.h) * windows(self.w) * self.c_in * self.c_out * self.kernel * self.kernel
+        let [height, width] = self.output();
+        height * width * self.c_in * self.c_out * self.kernel * self.kernel
     }
 
     /// Whether its input is the image, whose gradient nobody needs.

@@ -28,17 +28,15 @@ struct Layer {
 impl Layer {
     /// Numbers that bf16 can hold.
     fn new(case: &ConvCase, images: usize, device: &Device) -> Result<Self> {
-        let side = |side: usize| (side + 2 * case.padding - case.kernel) / case.stride + 1;
+        let [height, width] = case.output();
         let random = |shape: [usize; 4]| {
             Tensor::randn(0f32, 1.0, &shape[..], device)?.to_dtype(DType::BF16)?.to_dtype(DType::F32)
         };
-        let geometry =
-            ConvGeometry { stride: [case.stride; 2], padding: [case.padding; 2], dilation: [1; 2], groups: 1 };
         Ok(Self {
             x: random([images, case.h, case.w, case.c_in])?,
             w: random([case.c_out, case.c_in, case.kernel, case.kernel])?,
-            dy: random([images, side(case.h), side(case.w), case.c_out])?,
-            geometry,
+            dy: random([images, height, width, case.c_out])?,
+            geometry: case.geometry(),
             is_first: case.is_first(),
         })
     }

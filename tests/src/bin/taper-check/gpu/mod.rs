@@ -21,7 +21,7 @@ use candle_core::{DType, Device};
 
 use self::noise::Noise;
 use self::report::Report;
-use self::speed::{Pace, Timed};
+use self::speed::{Pace, TimedNetwork};
 use crate::timing::Size;
 
 /// What `taper-check gpu` takes.
@@ -53,7 +53,7 @@ pub(crate) struct Args {
     rounds: std::num::NonZeroUsize,
     /// What to time, such as basenet:256; may be repeated; five of them when left out
     #[arg(long = "time", value_name = "NETWORK:BATCH")]
-    networks: Vec<Timed>,
+    networks: Vec<TimedNetwork>,
 }
 
 impl Args {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use candle_core::DType;
 use serde_json::json;
-use taper_kernels::{ConvGeometry, DescribedDevice, LayerShape};
+use taper_kernels::{DescribedDevice, LayerShape};
 
 use crate::network::Model;
 use crate::shapes::{ConvCase, convolutions};
@@ -54,12 +54,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 fn layer(case: &ConvCase, images: usize) -> LayerShape {
-    let geometry = ConvGeometry { stride: [case.stride; 2], padding: [case.padding; 2], dilation: [1; 2], groups: 1 };
     LayerShape {
         images,
         input: [case.h, case.w],
         channels: [case.c_in, case.c_out],
         kernel: [case.kernel; 2],
-        geometry,
+        geometry: case.geometry(),
     }
 }

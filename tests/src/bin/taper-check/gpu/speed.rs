@@ -19,12 +19,12 @@ use crate::timing::{Size, median};
 
 /// A network and its batch, which are timed in bf16.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Timed {
+pub(super) struct TimedNetwork {
     model: Model,
     batch: usize,
 }
 
-impl FromStr for Timed {
+impl FromStr for TimedNetwork {
     type Err = String;
 
     fn from_str(text: &str) -> std::result::Result<Self, String> {
@@ -36,12 +36,12 @@ impl FromStr for Timed {
 }
 
 /// What is timed unless somebody asks for something else.
-const DEFAULT: [Timed; 5] = [
-    Timed { model: Model::BaseNet, batch: 128 },
-    Timed { model: Model::BaseNet, batch: 256 },
-    Timed { model: Model::BaseNet, batch: 512 },
-    Timed { model: Model::ResNet18, batch: 32 },
-    Timed { model: Model::ResNet50, batch: 128 },
+const DEFAULT: [TimedNetwork; 5] = [
+    TimedNetwork { model: Model::BaseNet, batch: 128 },
+    TimedNetwork { model: Model::BaseNet, batch: 256 },
+    TimedNetwork { model: Model::BaseNet, batch: 512 },
+    TimedNetwork { model: Model::ResNet18, batch: 32 },
+    TimedNetwork { model: Model::ResNet50, batch: 128 },
 ];
 
 /// PyTorch in eager mode, and compiled.
@@ -50,7 +50,7 @@ const PEERS: [&str; 2] = ["eager", "compile"];
 /// What is timed, and how long.
 pub(super) struct Pace<'a> {
     /// The networks; all where it is empty.
-    pub(super) networks: &'a [Timed],
+    pub(super) networks: &'a [TimedNetwork],
     /// Time that each takes before it is the next one's turn.
     pub(super) slice: Duration,
     /// Turns of each.
@@ -70,7 +70,7 @@ pub(super) fn run(
     };
     let scripts = python.map(|_| Scripts::unpack()).transpose()?;
     let networks = if pace.networks.is_empty() { &DEFAULT } else { pace.networks };
-    for &Timed { model, batch } in networks {
+    for &TimedNetwork { model, batch } in networks {
         let workload = Workload::new(model, 1.0, batch, size)?;
         taper_kernels::take_gpu_peak_bytes(device)?;
         let mut own = own::training(&workload, &workload.images()?.to_dtype(DType::BF16)?, device)?;
