@@ -9,10 +9,12 @@ fn main() {
     };
     // A packaged source tree has no repository: the version has to do then.
     let commit = git(&["rev-parse", "HEAD"]).unwrap_or_else(|| "unknown".to_owned());
-    // What the crates hold beside that commit; whatever changes there builds the binary anew anyway.
-    let changed = git(&["status", "--porcelain", "--", ".."]).is_some_and(|changes| !changes.is_empty());
+    // What the crates and their dependencies are beside that commit; whatever changes there builds the binary anew anyway.
+    let sources = ["..", "../../Cargo.toml", "../../Cargo.lock"];
+    let changed =
+        git(&[&["status", "--porcelain", "--"], &sources[..]].concat()).is_some_and(|found| !found.is_empty());
     println!("cargo::rustc-env=TAPER_COMMIT={commit}{}", if changed { "-dirty" } else { "" });
-    println!("cargo::rerun-if-changed=..");
+    sources.iter().for_each(|source| println!("cargo::rerun-if-changed={source}"));
     if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"]) {
         println!("cargo::rerun-if-changed={log}");
     }
