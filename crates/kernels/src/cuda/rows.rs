@@ -83,7 +83,8 @@ mod tests {
                 assert!(covered >= channels && cut.vector << cut.lanes_log2 <= 256, "{cut:?}");
                 assert!(cut.splits() * cut.rows_per_split >= rows, "{cut:?}");
                 assert!((cut.splits() - 1) * cut.rows_per_split < rows.max(1), "an empty part: {cut:?}");
-                assert!(cut.stepping_launch().grid_dim.0 >= 1, "{cut:?}");
+                let (blocks, groups, _) = cut.stepping_launch().grid_dim;
+                assert!(groups as usize == cut.groups && blocks as usize * cut.groups <= 2 * BLOCKS, "{cut:?}");
             }
         }
     }
